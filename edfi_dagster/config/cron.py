@@ -1,0 +1,95 @@
+"""Cron schedules, checked without the scheduler that will run them.
+
+The grammar is the part of five-field cron that Dagster reads: numbers, names, ranges, steps, lists,
+`L` for the last day of the month, and the usual names such as `@daily`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_LONGEST = dict(enumerate((31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31), start=1))
+_NICKNAMES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
+_PART = re.compile(r"(?P<first>\*|[0-9]+|[a-z]{3})(?:-(?P<last>[0-9]+|[a-z]{3}))?(?:/(?P<step>[0-9]+))?")
+
+
+@dataclass(frozen=True)
+class _Field:
+    title: str
+    low: int
+    high: int
+    names: tuple[str, ...] = ()
+
+    def number(self, text: str) -> int:
+        if text in self.names:
+            return self.names.index(text) + self.low
+        if not text.isdigit() or not self.low <= int(text) <= self.high:
+            raise ValueError(f"{text!r} is not a {self.title} ({self.low} to {self.high})")
+        return int(text)
+
+
+_FIELDS = (
+    _Field("minute", 0, 59),
+    _Field("hour", 0, 23),
+    _Field("day of the month", 1, 31),
+    _Field("month", 1, 12, _MONTHS),
+    _Field("day of the week", 0, 7, _WEEKDAYS),
+)
+
+
+def check_cron(cron: str) -> str:
+    """Return `cron` if it is a schedule Dagster can run.
+
+    Raises ValueError saying which field is wrong and what a schedule looks like.
+    """
+    if cron.strip().lower() in _NICKNAMES:
+        return cron.strip().lower()
+    parts = cron.split()
+    if len(parts) != len(_FIELDS):
+        raise ValueError(
+            f"a schedule has five fields (minute, hour, day of the month, month, day of the week), this has"
+            f' {len(parts)}; write for example "0 2 * * *" for every night at two'
+        )
+    try:
+        fields = [_field_values(field, text.lower()) for field, text in zip(_FIELDS, parts, strict=True)]
+        _check_day_exists(days=fields[2], months=fields[3])
+    except ValueError as wrong:
+        raise ValueError(f'{wrong}; write for example "0 2 * * *" for every night at two') from None
+    return " ".join(parts)
+
+
+def _field_values(field: _Field, text: str) -> set[int]:
+    return {value for part in text.split(",") for value in _part_values(field, part)}
+
+
+def _part_values(field: _Field, part: str) -> list[int]:
+    if part == "l" and field.title == "day of the month":
+        return [field.low]
+    match = _PART.fullmatch(part)
+    if match is None:
+        raise ValueError(f"{part!r} is not understood as {field.title}")
+    first, last, step = match["first"], match["last"], int(match["step"] or 1)
+    if not 1 <= step <= field.high:
+        raise ValueError(f"step {step} is not possible for {field.title}")
+    everything = list(range(field.low, field.high + 1))
+    if first == "*":
+        if last is not None:
+            raise ValueError(f"{part!r} mixes * and a range as {field.title}")
+        return everything[::step]
+    start = field.number(first)
+    if last is None:
+        return list(range(start, field.high + 1, step)) if match["step"] else [start]
+    end = field.number(last)
+    if end >= start:
+        return list(range(start, end + 1, step))
+    # fri-mon and 22-3 go round the end.
+    return [*everything[start - field.low :], *everything[: end - field.low + 1]][::step]
+
+
+def _check_day_exists(days: set[int], months: set[int]) -> None:
+    longest = max(_LONGEST[month] for month in months)
+    if min(days) > longest:
+        raise ValueError(f"none of the months has a day {min(days)}")

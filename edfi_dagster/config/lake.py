@@ -1,0 +1,60 @@
+"""The lake: where the pulled files are kept."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, StrictStr, model_validator
+
+from edfi_dagster.config.secrets import Secret
+from edfi_dagster.config.values import ConfigPath, Model, Text, Url, check_path_piece, says_kind
+
+Compression = Literal["zstd", "gzip"]
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+def _bucket(value: str) -> str:
+    if not _BUCKET.fullmatch(value) or ".." in value:
+        raise ValueError("is not a bucket's name; write the name alone, without s3:// and without a folder")
+    return value
+
+
+def _prefix(value: str) -> str:
+    prefix = value.strip("/")
+    for piece in prefix.split("/") if prefix else ():
+        check_path_piece(piece, "folder")
+    return prefix
+
+
+class LocalLake(Model):
+    """A folder on this machine, or on a volume that every machine mounts."""
+
+    kind: Literal["local"]
+    root: ConfigPath
+    compression: Compression = "zstd"
+
+
+class S3Lake(Model):
+    """A bucket of S3 or of a service that speaks its protocol. Without keys the machine's role is used."""
+
+    kind: Literal["s3"]
+    bucket: Annotated[StrictStr, AfterValidator(_bucket)]
+    prefix: Annotated[StrictStr, AfterValidator(_prefix)] = ""
+    region: Text | None = None
+    endpoint_url: Url | None = None
+    access_key_id: Secret | None = None
+    secret_access_key: Secret | None = None
+    compression: Compression = "zstd"
+
+    @model_validator(mode="after")
+    def _both_keys_or_none(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError(
+                "access_key_id and secret_access_key go together; give both, or neither to use the"
+                " machine's role"
+            )
+        return self
+
+
+Lake = Annotated[LocalLake | S3Lake, Field(discriminator="kind"), says_kind("local", "s3")]

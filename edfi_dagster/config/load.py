@@ -1,0 +1,104 @@
+"""Reading the configuration: which file, and what is wrong with it. Nothing is contacted."""
+
+from __future__ import annotations
+
+import os
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from edfi_dagster.config.document import Document, read_document
+from edfi_dagster.config.embedded import embedded_platform
+from edfi_dagster.config.errors import ConfigError
+from edfi_dagster.config.messages import explain
+from edfi_dagster.config.models import Platform
+
+CONFIG_VARIABLE = "EDFI_DAGSTER_CONFIG"
+CONFIG_FILE = "edfi_dagster.yaml"
+
+
+def find_config(path: Path | None = None) -> Path | None:
+    """Return the file to read: `path`, else `$EDFI_DAGSTER_CONFIG`, else `edfi_dagster.yaml` here, else None.
+
+    Raises ConfigError when a file was named that does not exist.
+    """
+    if path is not None:
+        return _existing(path, "the file given as --config")
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named:
+        return _existing(Path(named), f"the file that ${CONFIG_VARIABLE} names")
+    here = Path.cwd() / CONFIG_FILE
+    # A link that leads nowhere is a mistake, not a wish for the embedded default.
+    return _existing(here, "the configuration of this folder") if os.path.lexists(here) else None
+
+
+def load_platform(path: Path | None = None) -> Platform:
+    """Return the configuration of `find_config(path)`, or the embedded default where there is none.
+
+    Secrets are not read and nothing is contacted. Raises ConfigError with one line per mistake: file, place,
+    what is wrong and what would be right.
+    """
+    found = find_config(path)
+    if found is None:
+        return embedded_platform(Path.cwd())
+    return parse_platform(_read_text(found), str(found), found.parent)
+
+
+def parse_platform(text: str, source: str, folder: Path) -> Platform:
+    """Return the configuration in the YAML `text`; `source` is what errors call it.
+
+    Relative paths start from `folder`. Raises ConfigError as `load_platform` does.
+    """
+    document = read_document(text, source)
+    try:
+        platform = Platform.model_validate(document.values, context={"folder": folder, "source": source})
+    except ValidationError as error:
+        explained = explain(error, document, _schema())
+        raise explained from None
+    _check_bundle_folders(platform, document)
+    return platform
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the configuration file."""
+    return deepcopy(_schema())
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    schema = Platform.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "edfi-dagster"}
+
+
+def _existing(path: Path, words: str) -> Path:
+    if not path.is_file():
+        state = "is not a file" if path.exists() else "does not exist"
+        raise ConfigError(
+            f"{path}: {words} {state}; correct the path, or name none to use {CONFIG_FILE} of this folder or"
+            " the embedded default"
+        )
+    return path.absolute()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); correct its rights") from None
+
+
+def _check_bundle_folders(platform: Platform, document: Document) -> None:
+    """A bundle's outputs are read from its folder when the code location loads, so it has to be there."""
+    missing = [
+        f"  earthbeam.bundles.{name}.path (line {document.line(('earthbeam', 'bundles', name, 'path'))}):"
+        f" folder {bundle.path} does not exist; check the bundles out there or correct the path"
+        for name, bundle in platform.earthbeam.bundles.items()
+        if not bundle.path.is_dir()
+    ]
+    if missing:
+        raise ConfigError("\n".join([f"{document.source}: a bundle's folder is missing:", *missing]))

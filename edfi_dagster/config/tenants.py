@@ -1,0 +1,150 @@
+"""Tenants, their school years, and how each one's ODS is reached."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, WithJsonSchema, field_validator
+
+from edfi_dagster.config.errors import Problems
+from edfi_dagster.config.extract import DataStandard, YearExtract
+from edfi_dagster.config.secrets import Secret
+from edfi_dagster.config.values import BaseUrl, Count, Cron, Flag, Model, TenantYear, Year
+
+ApiMode = Literal[
+    "sandbox", "shared_instance", "district_specific", "year_specific", "instance_year_specific"
+]
+_INSTANCE = re.compile(r"[A-Za-z0-9_-]+")
+_VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
+
+
+def _api_version(value: object) -> str:
+    if isinstance(value, float):
+        raise ValueError('YAML reads 7.10 as 7.1; write the version in quotes, as in "7.3"')
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not _VERSION.fullmatch(value):
+        raise ValueError('is not a version; write it in quotes, as in "7.3"')
+    return value
+
+
+def _api_mode(value: object) -> object:
+    return re.sub(r"[\s-]+", "_", value.strip().lower()) if isinstance(value, str) else value
+
+
+ApiVersion = Annotated[
+    str, BeforeValidator(_api_version), WithJsonSchema({"type": ["string", "integer"], "examples": ["7.3"]})
+]
+
+
+def _instance_code(value: str) -> str:
+    if not _INSTANCE.fullmatch(value):
+        raise ValueError("is not an instance's code; use letters, digits, - and _")
+    return value
+
+
+class Credentials(Model):
+    """A key and secret of an ODS."""
+
+    client_id: Secret
+    client_secret: Secret
+
+
+class OdsYear(Model):
+    """The ODS of one tenant in one school year. What is left out of api_* is found out from the ODS."""
+
+    base_url: BaseUrl
+    client_id: Secret
+    client_secret: Secret
+    api_version: ApiVersion | None = None
+    api_mode: Annotated[ApiMode, BeforeValidator(_api_mode), WithJsonSchema({"type": "string"})] | None = None
+    instance_code: Annotated[StrictStr, AfterValidator(_instance_code)] | None = None
+    verify_ssl: Flag = True
+    multiyear: Flag = False
+    send: Credentials | None = None
+    schedule: Cron | None = None
+    schedule_resources: Cron | None = None
+    schedule_descriptors: Cron | None = None
+    schedule_full_refresh: Cron | None = None
+    extract: YearExtract = YearExtract()
+
+
+class Tenant(Model):
+    """An education organization and its school years."""
+
+    education_organization_id: Count | None = None
+    years: Annotated[
+        Mapping[Year, OdsYear], Field(json_schema_extra={"propertyNames": {"pattern": r"^(19|20|21)\d\d$"}})
+    ]
+
+    @field_validator("years")
+    @classmethod
+    def _has_a_year(cls, years: Mapping[int, OdsYear]) -> Mapping[int, OdsYear]:
+        if not years:
+            raise ValueError(
+                "declares no school year; write at least one, as in years: {2025: {base_url: …}}"
+            )
+        return years
+
+
+def check_tenants(tenants: Mapping[str, Tenant]) -> Mapping[str, Tenant]:
+    """Return `tenants` if there is one and no two share a folder. Raises ValueError."""
+    if not tenants:
+        raise ValueError("declares no tenant; write at least one, as in tenants: {lakeview: {years: …}}")
+    seen: dict[str, str] = {}
+    problems = []
+    for code in tenants:
+        first = seen.setdefault(code.lower(), code)
+        if first != code:
+            problems.append(
+                ((code,), f"differs from {first!r} only in case, so their files would mix; rename one")
+            )
+    if problems:
+        raise Problems(problems)
+    return tenants
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Cron schedules of one (tenant, year); None where there is none."""
+
+    everything: str | None
+    resources: str | None
+    descriptors: str | None
+    full_refresh: str | None
+
+
+@dataclass(frozen=True)
+class PairExtract:
+    """Limits and switches that hold for one (tenant, year)."""
+
+    data_standard: DataStandard
+    max_concurrent_requests: int
+    change_version_overlap: int
+    use_change_version: bool
+    get_key_changes: bool
+    pull_total_counts: bool
+    use_snapshot: bool
+    late_after_hours: float
+
+
+@dataclass(frozen=True)
+class OdsSettings:
+    """All that is needed to speak with the ODS of one (tenant, year). `send` are Lightbeam's credentials."""
+
+    pair: TenantYear
+    education_organization_id: int | None
+    base_url: str
+    client_id: Secret
+    client_secret: Secret
+    send: Credentials
+    api_version: str | None
+    api_mode: ApiMode | None
+    instance_code: str | None
+    verify_ssl: bool
+    multiyear: bool
+    schedules: Schedules
+    extract: PairExtract

@@ -1,0 +1,133 @@
+"""The warehouse: where the raw tables are kept, and what they are called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, model_validator
+
+from edfi_dagster.config.errors import Problems
+from edfi_dagster.config.secrets import Secret
+from edfi_dagster.config.values import ConfigPath, Identifier, Model, Text, says_kind
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.$@+-]+")
+_RESERVED_PREFIXES = frozenset({"earthbeam", "ed_fi"})
+
+
+def _plain(value: str) -> str:
+    if not _PLAIN.fullmatch(value):
+        raise ValueError("holds characters that Snowflake names do not have; use letters, digits, _, - and .")
+    return value
+
+
+def _account(value: str) -> str:
+    if "://" in value or value.endswith(".snowflakecomputing.com"):
+        raise ValueError(
+            "is an address; write the account's identifier alone, as in myorg-myaccount (host is a key of its"
+            " own)"
+        )
+    return _plain(value)
+
+
+def _stage(value: str) -> str:
+    parts = value.removeprefix("@").split(".")
+    if len(parts) > 3 or not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*", part) for part in parts):
+        raise ValueError("is not a stage's name; write database.schema.stage, as in raw.util.airflow_stage")
+    return ".".join(parts)
+
+
+def _database_file(value: object) -> object:
+    if isinstance(value, str) and value.startswith(":memory:"):
+        raise ValueError("a database in memory is lost after each transaction; give the path of a file")
+    return value
+
+
+def _session_value(value: object) -> object:
+    if not isinstance(value, str | int | float | bool):
+        raise ValueError("must be text, a number, true or false")
+    return value
+
+
+SessionValue = Annotated[str | int | float | bool, BeforeValidator(_session_value)]
+Plain = Annotated[StrictStr, AfterValidator(_plain)]
+
+
+class DuckDBWarehouse(Model):
+    """A DuckDB file."""
+
+    kind: Literal["duckdb"]
+    # The validator that sees the text first stands last.
+    path: Annotated[ConfigPath, BeforeValidator(_database_file)]
+    schema_name: Identifier = Field(default="edfi3", alias="schema")
+
+
+class SnowflakeWarehouse(Model):
+    """A Snowflake account. Exactly one of private_key, private_key_path, password and oauth_token is given."""
+
+    kind: Literal["snowflake"]
+    account: Annotated[StrictStr, AfterValidator(_account)]
+    user: Plain
+    private_key: Secret | None = None
+    private_key_path: ConfigPath | None = None
+    private_key_passphrase: Secret | None = None
+    password: Secret | None = None
+    oauth_token: Secret | None = None
+    role: Plain | None = None
+    warehouse: Plain | None = None
+    database: Identifier = "raw"
+    schema_name: Identifier = Field(default="edfi3", alias="schema")
+    stage: Annotated[StrictStr, AfterValidator(_stage)] = "raw.util.airflow_stage"
+    host: Text | None = None
+    port: Annotated[int, Field(strict=True, ge=1, le=65535)] | None = None
+    protocol: Literal["https", "http"] = "https"
+    session_parameters: Mapping[Identifier, SessionValue] = {}
+
+    @model_validator(mode="after")
+    def _one_way_to_sign_in(self) -> Self:
+        ways = ("private_key", "private_key_path", "password", "oauth_token")
+        given = [way for way in ways if getattr(self, way) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) + " are given" if given else "none is given"
+            raise ValueError(f"signing in needs exactly one of {', '.join(ways)}, but {found}")
+        if self.private_key_passphrase is not None and not given[0].startswith("private_key"):
+            raise ValueError("private_key_passphrase goes with private_key or private_key_path; take it out")
+        return self
+
+
+Warehouse = Annotated[
+    DuckDBWarehouse | SnowflakeWarehouse, Field(discriminator="kind"), says_kind("duckdb", "snowflake")
+]
+
+
+class TableNames(Model):
+    """Names of the shared raw tables, and the first part of every table's asset key."""
+
+    asset_prefix: Identifier = "raw_edfi_3"
+    change_versions: Identifier = "_meta_change_versions"
+    deletes: Identifier = "_deletes"
+    key_changes: Identifier = "_key_changes"
+    descriptors: Identifier = "_descriptors"
+    total_counts: Identifier = "_meta_total_counts"
+    run_log: Identifier = "_meta_run_log"
+    student_id_match_rates: Identifier = "_meta_student_id_match_rates"
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> Self:
+        problems: list[tuple[tuple[str | int, ...], str]] = []
+        holders: dict[str, str] = {}
+        for field in type(self).model_fields:
+            name: str = getattr(self, field)
+            if field == "asset_prefix":
+                if name.lower() in _RESERVED_PREFIXES:
+                    problems.append(((field,), f"{name!r} is taken by other assets; choose another name"))
+                continue
+            if "$" in name:
+                problems.append(((field,), f"{name!r} holds $, which asset keys do not allow; leave it out"))
+            first = holders.setdefault(name.lower(), field)
+            if first != field:
+                problems.append(((field,), f"{name!r} is also the table of {first}; give each its own"))
+        if problems:
+            raise Problems(problems)
+        return self
