@@ -1,0 +1,47 @@
+"""Windows of change versions: what a pull must cover.
+
+Both bounds of the API are inclusive (api.md section 3.3). ``newest`` counts numbers that uncommitted work
+holds, so every window reaches back behind the committed version by an overlap; what it re-reads and finds
+unchanged is dropped when it is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ChangeWindow:
+    """Change versions from ``low`` to ``high``, both inclusive; None means without that bound."""
+
+    low: int | None
+    high: int | None = None
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """The query parameters of the window, to be repeated on every page."""
+        params = {}
+        if self.low is not None:
+            params["minChangeVersion"] = str(self.low)
+        if self.high is not None:
+            params["maxChangeVersion"] = str(self.high)
+        return params
+
+
+def delta_window(low: int, newest: int, overlap: int) -> ChangeWindow:
+    """What a delta must read after everything up to ``low`` was committed."""
+    return ChangeWindow(max(0, low + 1 - overlap), newest)
+
+
+def whole_window(newest: int) -> ChangeWindow:
+    """The first walk of a full pull."""
+    return ChangeWindow(0, newest)
+
+
+def closing_window(newest: int) -> ChangeWindow:
+    """What changed while the first walk of a full pull went on."""
+    return ChangeWindow(newest + 1)
+
+
+EVERYTHING = ChangeWindow(None)

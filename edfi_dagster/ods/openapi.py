@@ -1,0 +1,161 @@
+"""Endpoints, natural keys and columns, read from the OpenAPI documents an ODS publishes.
+
+Reads Swagger 2.0 (ODS/API up to 7.0) and OpenAPI 3 (7.1 and later). The natural key of an endpoint
+is the set of collection-GET parameters marked ``x-Ed-Fi-isIdentity``; each is mapped to the path of
+the value inside a record (``sectionReference.schoolId``). Ed-Fi flattens a reference's key into the
+referring resource by three naming rules, tried in this order: prefixed with the reference's name
+(``programEducationOrganizationId``), prefixed with its role (``feederSchoolId``), unprefixed and
+unified with equal names (``schoolId``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Json = Mapping[str, Any]
+
+_SERVER_FIELDS = {"id", "_etag", "_lastModifiedDate", "link"}
+
+
+@dataclass(frozen=True)
+class DescribedEndpoint:
+    """What one collection path of a document says of its endpoint.
+
+    ``key`` holds the JSON paths of the natural key, in document order, empty where the document
+    marks none; ``key_names`` the flat names of the same values, as ``/deletes`` and ``/keyChanges``
+    give them in ``keyValues``. ``fields`` maps each top-level property to its type: ``string``, ``integer``,
+    ``number``, ``boolean``, ``date``, ``date-time``, ``time``, ``descriptor``, ``array``,
+    ``object`` or ``ref:<Schema>``; a trailing ``!`` marks a required one.
+    """
+
+    namespace: str
+    name: str
+    key: tuple[str, ...]
+    key_names: tuple[str, ...]
+    fields: Mapping[str, str]
+    updatable_key: bool
+    has_deletes: bool
+    has_key_changes: bool
+    domains: tuple[str, ...]
+
+
+def described_endpoints(document: Json) -> Iterator[DescribedEndpoint]:
+    """Yield the endpoints of one OpenAPI document, in the order of its paths."""
+    paths: Json = document.get("paths", {})
+    for path, item in paths.items():
+        parts = path.strip("/").split("/")[-2:]
+        if not _is_collection(path) or "get" not in item:
+            continue
+        schema = _item_schema(document, item["get"])
+        if schema is None:
+            continue
+        by_id: Json = paths.get(f"{path}/{{id}}", {})
+        key = _natural_key(document, schema, _parameters(document, item["get"]))
+        yield DescribedEndpoint(
+            namespace=parts[0],
+            name=parts[1],
+            key=tuple(key.values()),
+            key_names=tuple(key),
+            fields={name: _type(document, name, value, schema) for name, value in _properties(schema)},
+            updatable_key=any(
+                isinstance(op, Mapping) and op.get("x-Ed-Fi-isUpdatable") for op in by_id.values()
+            ),
+            has_deletes=f"{path}/deletes" in paths,
+            has_key_changes=f"{path}/keyChanges" in paths,
+            domains=tuple(schema.get("x-Ed-Fi-domains", ())),
+        )
+
+
+def _is_collection(path: str) -> bool:
+    parts = path.strip("/").split("/")
+    return (
+        len(parts) >= 2 and "{" not in parts[-1] and parts[-1] not in {"deletes", "keyChanges", "partitions"}
+    )
+
+
+def _schemas(document: Json) -> Json:
+    schemas: Json = document.get("components", {}).get("schemas") or document.get("definitions", {})
+    return schemas
+
+
+def _resolve(document: Json, node: Json) -> tuple[str, Json]:
+    """The (schema name, schema) behind a node, following one ``$ref``."""
+    name = str(node.get("$ref", "")).rsplit("/", 1)[-1]
+    return name, (_schemas(document).get(name, {}) if name else node)
+
+
+def _item_schema(document: Json, operation: Json) -> Json | None:
+    response: Json = operation.get("responses", {}).get("200", {})
+    content: Json = response.get("content", {}).get("application/json", response)
+    items = content.get("schema", {}).get("items")
+    return _resolve(document, items)[1] if items else None
+
+
+def _parameters(document: Json, operation: Json) -> dict[str, bool]:
+    """Parameter name → whether it is part of the natural key."""
+    shared: Json = document.get("components", {}).get("parameters") or document.get("parameters", {})
+    found: dict[str, bool] = {}
+    for parameter in operation.get("parameters", ()):
+        resolved = shared.get(parameter["$ref"].rsplit("/", 1)[-1], {}) if "$ref" in parameter else parameter
+        if "name" in resolved:
+            found[resolved["name"]] = bool(resolved.get("x-Ed-Fi-isIdentity"))
+    return found
+
+
+def _properties(schema: Json) -> Iterator[tuple[str, Json]]:
+    for name, value in schema.get("properties", {}).items():
+        if name not in _SERVER_FIELDS:
+            yield name, value
+
+
+def _type(document: Json, name: str, value: Json, schema: Json) -> str:
+    required = "!" if name in schema.get("required", ()) else ""
+    if "$ref" in value:
+        target, _ = _resolve(document, value)
+        kind = f"ref:{target.removesuffix('Reference')}" if target.endswith("Reference") else "object"
+    elif value.get("type") == "string" and name.endswith("Descriptor"):
+        kind = "descriptor"
+    elif value.get("type") == "string" and value.get("format") in {"date", "date-time", "time"}:
+        kind = value["format"]
+    else:
+        kind = str(value.get("type", "object"))
+    return kind + required
+
+
+def _natural_key(document: Json, schema: Json, parameters: Mapping[str, bool]) -> dict[str, str]:
+    """Flat name → JSON path of the natural key; a required reference is preferred to an optional one."""
+    candidates: dict[str, list[tuple[int, str]]] = {}
+    required = set(schema.get("required", ()))
+    for name, value in _properties(schema):
+        if "$ref" not in value:
+            candidates.setdefault(name, []).append((0, name))
+            continue
+        target, reference = _resolve(document, value)
+        for part, _ in _properties(reference):
+            flat = flattened_name(name, target, part, parameters)
+            candidates.setdefault(flat, []).append((1 if name in required else 2, f"{name}.{part}"))
+    key: dict[str, str] = {}
+    for flat, is_identity in parameters.items():
+        if is_identity:
+            if flat not in candidates:
+                return {}
+            key[flat] = min(candidates[flat], key=lambda c: c[0])[1]
+    return key
+
+
+def flattened_name(reference: str, target: str, part: str, names: Mapping[str, Any]) -> str:
+    """The flat name under which ``part`` of a reference appears among ``names``.
+
+    ``reference`` is the property (``feederSchoolReference``), ``target`` the schema it points to
+    (``edFi_schoolReference``).
+    """
+    prefix = reference.removesuffix("Reference")
+    entity = target.rsplit("_", 1)[-1].removesuffix("Reference")
+    role = prefix[: -len(entity)] if prefix.lower().endswith(entity.lower()) else ""
+    capital = part[:1].upper() + part[1:]
+    for flat in (prefix + capital, role + capital if role else ""):
+        if flat in names:
+            return flat
+    return part
