@@ -1,0 +1,242 @@
+"""Reading one endpoint: its records, deletes and key changes, from the ODS into the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from edfi_dagster.extract.work import Job, KindResult, Result, Work
+from edfi_dagster.lake.pull import NewKey, Pull, PullRun
+from edfi_dagster.lake.store import LakeError
+from edfi_dagster.ods.catalogue import Endpoint
+from edfi_dagster.ods.changes import EVERYTHING, closing_window, delta_window
+from edfi_dagster.ods.errors import EdFiError, NotOffered, NotPermitted, WrongCredentials
+from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, Collection, RecordKind
+from edfi_dagster.ods.published import PublishedEndpoints
+from edfi_dagster.warehouse.contract import WarehouseError
+from edfi_dagster.warehouse.current import latest_keys
+from edfi_dagster.warehouse.ledger import Entry, Reading, Watermarks
+
+
+@dataclass(frozen=True)
+class Before:
+    """What the warehouse held of the pair when the run began. ``descriptor_rows`` counts current rows by name."""
+
+    watermarks: Watermarks
+    ever_loaded: set[tuple[str, RecordKind]]
+    descriptor_rows: Mapping[str, int]
+
+
+@dataclass
+class EndpointRead:
+    """What was read of one endpoint. ``readings`` are to be committed; ``results`` are final already."""
+
+    work: Work
+    full: bool = False
+    readings: dict[RecordKind, Reading] = field(default_factory=dict)
+    results: dict[RecordKind, KindResult] = field(default_factory=dict)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self.work.endpoint
+
+    @property
+    def has_rows(self) -> bool:
+        return any(reading.manifest for reading in self.readings.values())
+
+
+class Reader:
+    """Reads the endpoints of one run; every thread of the run uses the same one."""
+
+    def __init__(self, job: Job, run: PullRun, before: Before, *, full_refresh: bool) -> None:
+        self._job = job
+        self._run = run
+        self._before = before
+        self._full_refresh = full_refresh
+        self._overlap = job.session.settings.extract.change_version_overlap
+        self._published = PublishedEndpoints(job.session)
+
+    def read(self, work: Work) -> EndpointRead:
+        """Read what ``work`` asks for. An error of one kind is that kind's result and stops no other.
+
+        Nothing of an endpoint whose records failed is to be committed: its deletes would then come before them.
+        Raises WrongCredentials, after which nothing else of the pair can work.
+        """
+        work = replace(work, endpoint=self._keyed(work.endpoint))
+        full = self._full_refresh or (work.endpoint.snake, RECORDS) not in self._before.watermarks
+        read = EndpointRead(work, full=full and RECORDS in work.kinds)
+        pulls: dict[RecordKind, Pull] = {}
+        try:
+            if RECORDS in work.kinds:
+                self._attempt(read, pulls, RECORDS, self._read_records)
+            for kind in (DELETES, KEY_CHANGES):
+                if (read.full or kind in work.kinds) and self._wanted(work.endpoint, kind):
+                    self._attempt(read, pulls, kind, self._probe if read.full else self._read_changes)
+            if not read.full and RECORDS in pulls and KEY_CHANGES in pulls:
+                new_keys = pulls[KEY_CHANGES].new_keys
+                self._attempt(
+                    read, pulls, RECORDS, lambda r, records: self._read_rekeyed(r, records, new_keys)
+                )
+            self._publish(read, pulls)
+        except BaseException:
+            for pull in pulls.values():
+                pull.abandon()
+            raise
+        return read
+
+    # -- kinds ----------------------------------------------------------------------------------------
+
+    def _read_records(self, read: EndpointRead, pull: Pull) -> None:
+        if read.endpoint.is_descriptor:
+            self._read_descriptor(read, pull)
+        elif read.full:
+            pull.read_full()
+        else:
+            pull.read_delta(delta_window(self._low(read, RECORDS) or 0, self._run.newest, self._overlap))
+
+    def _read_descriptor(self, read: EndpointRead, pull: Pull) -> None:
+        """Whole, if anything is in its window or its count is not that of its current rows; else not at all."""
+        name = read.endpoint.snake
+        if not read.full:
+            window = delta_window(self._low(read, RECORDS) or 0, self._run.newest, self._overlap)
+            same_count = pull.collection.count(EVERYTHING) == self._before.descriptor_rows.get(name, 0)
+            if same_count and not pull.collection.count(window):
+                return
+        read.full = True
+        pull.read_full()
+
+    def _read_changes(self, read: EndpointRead, pull: Pull) -> None:
+        low = self._low(read, pull.collection.kind)
+        pull.read_changes(delta_window(-1 if low is None else low, self._run.newest, self._overlap))
+
+    def _probe(self, read: EndpointRead, pull: Pull) -> None:
+        """A full pull covers deletes and key changes, but only where the key may read them later."""
+        pull.collection.count(closing_window(self._run.newest))
+
+    def _read_rekeyed(self, read: EndpointRead, records: Pull, new_keys: Mapping[str, NewKey]) -> None:
+        """Read by id the records whose key changed but which did not come in their window (cascades before 7.3).
+
+        Where the natural key cannot be known, a new key change can only be followed by a full refresh.
+        """
+        if not read.endpoint.key:
+            low = self._low(read, KEY_CHANGES)
+            if any(low is None or key.change_version > low for key in new_keys.values()):
+                read.full = True
+                records.read_full()
+            return
+        missing = [key for record_id, key in new_keys.items() if record_id not in records.ids]
+        ids = self._with_old_key(read.endpoint, missing)
+        with ThreadPoolExecutor(self._run.threads) as threads:
+            for record_id, row in zip(ids, threads.map(records.collection.record, ids), strict=True):
+                if row is not None:
+                    records.add(record_id, row)
+
+    # -- around them ----------------------------------------------------------------------------------
+
+    def _attempt(
+        self,
+        read: EndpointRead,
+        pulls: dict[RecordKind, Pull],
+        kind: RecordKind,
+        step: Callable[[EndpointRead, Pull], None],
+    ) -> None:
+        pull = pulls.get(kind) or self._pull(read.endpoint, kind)
+        pulls[kind] = pull
+        try:
+            step(read, pull)
+        except (NotOffered, NotPermitted) as error:
+            pulls.pop(kind).abandon()
+            read.results[kind] = self._refused(read, kind, error)
+        except WrongCredentials:
+            raise
+        except (EdFiError, LakeError, WarehouseError) as error:
+            pulls.pop(kind).abandon()
+            read.results[kind] = KindResult(Result.FAILED, cause=str(error), error=type(error).__name__)
+
+    def _refused(self, read: EndpointRead, kind: RecordKind, error: NotOffered | NotPermitted) -> KindResult:
+        """403 or 404 is a fact about an endpoint never loaded, and a failure of one that was."""
+        loaded = (read.endpoint.snake, kind) in self._before.ever_loaded
+        offered = isinstance(error, NotPermitted) or self._published.offers(read.endpoint.path)
+        if loaded and offered:
+            return KindResult(
+                Result.FAILED, cause=f"{error}; it was loaded before, so its rows are kept as they are"
+            )
+        result = Result.NOT_PERMITTED if isinstance(error, NotPermitted) else Result.NOT_OFFERED
+        return KindResult(result, cause=error.reason)
+
+    def _publish(self, read: EndpointRead, pulls: dict[RecordKind, Pull]) -> None:
+        if RECORDS in read.work.kinds and RECORDS not in pulls:
+            for waiting in [kind for kind in pulls if kind != RECORDS]:
+                pulls.pop(waiting).abandon()
+                read.results[waiting] = KindResult(Result.UNCHANGED, cause="waits for its records")
+        for kind, pull in pulls.items():
+            if kind != RECORDS and read.full:
+                pull.abandon()
+                manifest = None
+                read.results[kind] = KindResult(Result.COVERED)
+            else:
+                manifest = pull.publish(self._low(read, kind))
+            entry = Entry(
+                self._run.pair, read.endpoint, kind, self._run.stamp, self._low(read, kind), self._run.newest
+            )
+            read.readings[kind] = Reading(entry, manifest)
+
+    def _pull(self, endpoint: Endpoint, kind: RecordKind) -> Pull:
+        platform, pair = self._job.platform, self._run.pair
+        options = platform.endpoint_options(
+            pair, endpoint.namespace, endpoint.name, "descriptors" if endpoint.is_descriptor else "resources"
+        )
+        collection = Collection(
+            self._job.session,
+            endpoint,
+            kind,
+            page_size=options.page_size,
+            retries=options.num_retries,
+            filters={name: str(value) for name, value in options.query_parameters.items()},
+        )
+        tables = platform.tables
+        table = {DELETES: tables.deletes, KEY_CHANGES: tables.key_changes, RECORDS: endpoint.snake}[kind]
+        return Pull(self._run, collection, tables.descriptors if endpoint.is_descriptor else table)
+
+    def _wanted(self, endpoint: Endpoint, kind: RecordKind) -> bool:
+        if not endpoint.has_changes:
+            return False
+        if kind == KEY_CHANGES:
+            return self._job.session.settings.extract.get_key_changes
+        return self._job.platform.endpoint_options(
+            self._run.pair, endpoint.namespace, endpoint.name, "resources"
+        ).fetch_deletes
+
+    def _low(self, read: EndpointRead, kind: RecordKind) -> int | None:
+        return self._before.watermarks.get((read.endpoint.snake, kind))
+
+    def _with_old_key(self, endpoint: Endpoint, new_keys: Sequence[NewKey]) -> list[str]:
+        """The ids whose latest raw row has another natural key than the new one."""
+        found: list[str] = []
+        with self._job.warehouse.connected() as connection:
+            for start in range(0, len(new_keys), 500):
+                batch = {key.id: key.values for key in new_keys[start : start + 500]}
+                found += [
+                    record_id
+                    for record_id, key in latest_keys(
+                        connection, self._run.pair, endpoint, list(batch)
+                    ).items()
+                    if key != [_text(batch[record_id].get(name)) for name in endpoint.key]
+                ]
+        return found
+
+    def _keyed(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint with its natural key, as the ODS publishes it where our catalogue cannot know it."""
+        settings = self._job.session.settings.extract
+        same_standard = f"{self._run.data_model_version}.".startswith(f"{settings.data_standard}.")
+        if endpoint.is_descriptor or (endpoint.key and same_standard):
+            return endpoint
+        return replace(endpoint, key=self._published.key(endpoint.path), key_can_change=True)
+
+
+def _text(value: msgspec.Raw | None) -> str | None:
+    decoded = msgspec.json.decode(value) if value is not None else None
+    return decoded if isinstance(decoded, str) or decoded is None else bytes(value or b"").decode()

@@ -1,0 +1,291 @@
+"""The run of one (tenant, year): readers pull side by side, loaders commit what they bring, results come as they are durable."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import datetime
+from queue import Empty, Queue
+
+import msgspec
+
+from edfi_dagster.extract.read import Before, EndpointRead, Reader
+from edfi_dagster.extract.work import EndpointResult, Job, KindResult, Result, Work
+from edfi_dagster.lake import paths
+from edfi_dagster.lake.manifest import latest_stamp
+from edfi_dagster.lake.pull import PullRun
+from edfi_dagster.lake.store import LakeError
+from edfi_dagster.ods.errors import OdsRestored, OdsUnreachable, WrongCredentials
+from edfi_dagster.ods.pages import RECORDS, RecordKind
+from edfi_dagster.warehouse import ledger, load
+from edfi_dagster.warehouse.contract import Connection, WarehouseError
+from edfi_dagster.warehouse.current import descriptor_counts
+from edfi_dagster.warehouse.lease import Lease, holding
+
+# Endpoints read side by side beyond the requests in flight, so that one that waits for its load leaves no gap.
+_SPARE_READERS = 4
+# After so many endpoints in a row without any answer the ODS is down, and the others need not find out too.
+_UNANSWERED_ENDPOINTS = 3
+_LOAD_BURST_SECONDS = 0.2
+
+
+def extract(job: Job, works: Sequence[Work], *, full_refresh: bool = False) -> Iterator[EndpointResult]:
+    """Pull and load what ``works`` says, yielding each endpoint's result once it is durable.
+
+    A pull without a watermark is a full one. When the ODS turns out to have been restored, everything that was
+    asked for is refreshed, and the pair's other watermarks are forgotten. Raises WrongCredentials, OdsUnreachable,
+    OdsNotReady, LakeError or WarehouseError where nothing can be done at all; the failure of one endpoint is in its
+    result instead.
+    """
+    discovery = job.session.discovery
+    newest = job.session.newest_change_version()
+    with holding(job.warehouse, job.pair, waiting=job.tell) as lease:
+        job.lake.check_writable()
+        with job.warehouse.connected() as connection:
+            highest = max(ledger.watermarks(connection, job.pair).values(), default=0)
+        restored = newest < highest and job.session.newest_change_version() < highest
+        if not restored:
+            run = _PairRun(job, lease, newest, full_refresh=full_refresh)
+            with closing(run.results(works)) as results:
+                yield from results
+            restored = run.restored is not None
+        if restored:
+            job.tell(f"{job.pair}: the ODS was restored to an earlier state; refreshing everything asked for")
+            with job.warehouse.connected() as connection, connection.transaction():
+                lease.check(connection)
+                ledger.deactivate(connection, job.pair)
+            newest = job.session.newest_change_version()
+            yield from _PairRun(job, lease, newest, full_refresh=True).results(works)
+        job.tell(f"{job.pair}: done with ODS/API {discovery.ods_version} up to change version {newest}")
+
+
+class _PairRun:
+    """One pass over the works, under one stamp."""
+
+    def __init__(self, job: Job, lease: Lease, newest: int, *, full_refresh: bool) -> None:
+        self.restored: OdsRestored | None = None
+        self._job = job
+        self._lease = lease
+        self._full_refresh = full_refresh
+        discovery = job.session.discovery
+        self._pull_run = PullRun(
+            lake=job.lake,
+            pair=job.pair,
+            stamp=lease.next_stamp(after=latest_stamp(job.lake, job.pair)),
+            newest=newest,
+            ods_version=discovery.ods_version,
+            data_model_version=discovery.data_model_version,
+            threads=job.session.settings.extract.max_concurrent_requests,
+            compression=job.platform.lake.compression,
+        )
+        self._reader = Reader(job, self._pull_run, self._before(), full_refresh=full_refresh)
+        self._to_load: Queue[EndpointRead] = Queue()
+        self._done: Queue[EndpointResult | BaseException] = Queue()
+        self._stop = threading.Event()
+        self._descriptors: list[EndpointRead] = []
+        self._refreshed: list[ledger.Entry] = []
+        self._settled: list[ledger.Entry] = []
+        self._unanswered = 0
+
+    @property
+    def stamp(self) -> datetime:
+        return self._pull_run.stamp
+
+    def _before(self) -> Before:
+        with self._job.warehouse.connected() as connection:
+            return Before(
+                ledger.watermarks(connection, self._job.pair),
+                ledger.ever_loaded(connection, self._job.pair),
+                descriptor_counts(connection, self._job.pair),
+            )
+
+    def results(self, works: Sequence[Work]) -> Generator[EndpointResult, None, None]:
+        """Results in the order they become durable; descriptors, which share one transaction, at the end."""
+        summary: list[EndpointResult] = []
+        readers = self._job.session.settings.extract.max_concurrent_requests + _SPARE_READERS
+        with ThreadPoolExecutor(readers, "read") as reading, ThreadPoolExecutor(1, "load") as loading:
+            loading.submit(self._load_all)
+            try:
+                for work in works:
+                    reading.submit(self._read, work)
+                for _ in works:
+                    found = self._done.get()
+                    if isinstance(found, BaseException):
+                        raise found
+                    if found.endpoint.is_descriptor and not found.kinds:
+                        continue  # read, and waiting for the descriptors' transaction
+                    if self.restored is None:
+                        summary.append(found)
+                        yield found
+            finally:
+                self._stop.set()
+        if self.restored is None:
+            for result in self._finish():
+                summary.append(result)
+                yield result
+            self._write_summary(summary)
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    def _read(self, work: Work) -> None:
+        try:
+            if self._stop.is_set() or self._unanswered >= _UNANSWERED_ENDPOINTS:
+                self._done.put(_not_tried(work))
+                return
+            read = self._reader.read(work)
+            self._note_answer(read)
+            if read.endpoint.is_descriptor and read.readings and read.work.load:
+                self._descriptors.append(read)
+                self._done.put(EndpointResult(read.endpoint))
+            elif read.readings and read.work.load and RECORDS in read.work.kinds:
+                self._to_load.put(read)
+            else:
+                self._done.put(_stored(read))
+        except WrongCredentials as error:
+            self._stop.set()
+            self._done.put(error)
+        except Exception as error:  # noqa: BLE001 - whatever a thread dies of must reach the one who waits for it
+            self._done.put(error)
+
+    def _note_answer(self, read: EndpointRead) -> None:
+        causes = [result for result in read.results.values() if result.result == Result.FAILED]
+        unanswered = any(OdsUnreachable.__name__ in result.error for result in causes)
+        self._unanswered = self._unanswered + 1 if unanswered and not read.readings else 0
+
+    # -- loading --------------------------------------------------------------------------------------
+
+    def _load_all(self) -> None:
+        """Load what the readers bring, in bursts: the warehouse is let go whenever there is nothing to load."""
+        while not self._stop.is_set():
+            try:
+                read = self._to_load.get(timeout=_LOAD_BURST_SECONDS)
+            except Empty:
+                continue
+            try:
+                with self._job.warehouse.connected() as connection:
+                    self._load_burst(connection, read)
+            except Exception as error:  # noqa: BLE001 - must reach the one who waits for it
+                self._done.put(error)
+                return
+
+    def _load_burst(self, connection: Connection, read: EndpointRead) -> None:
+        while True:
+            self._done.put(self._load(connection, read))
+            try:
+                read = self._to_load.get_nowait()
+            except Empty:
+                return
+
+    def _load(self, connection: Connection, read: EndpointRead) -> EndpointResult:
+        try:
+            if self.restored is not None:
+                return _stored(read)
+            if read.full:
+                loaded = load.load_refresh(connection, self._lease, read.readings[RECORDS])
+                self._refreshed += [reading.entry for reading in read.readings.values()]
+            elif read.has_rows:
+                loaded = load.load_delta(connection, self._lease, read.endpoint, list(read.readings.values()))
+            else:
+                loaded = load.Loaded()
+                self._settled += [reading.entry for reading in read.readings.values()]
+            return _loaded(read, loaded)
+        except OdsRestored as error:
+            self.restored = error
+            self._stop_reading()
+            return _stored(read)
+        except (WarehouseError, LakeError) as error:
+            return _failed(read, str(error))
+
+    def _stop_reading(self) -> None:
+        self._unanswered = _UNANSWERED_ENDPOINTS
+
+    def _finish(self) -> Iterator[EndpointResult]:
+        """The run's closing transactions: descriptors, refreshed watermarks, watermarks without news."""
+        changed = [read for read in self._descriptors if read.has_rows]
+        self._settled += [r.readings[RECORDS].entry for r in self._descriptors if not r.has_rows]
+        with self._job.warehouse.connected() as connection:
+            if changed:
+                yield from self._load_descriptors(connection, changed)
+            yield from (_loaded(read, load.Loaded()) for read in self._descriptors if not read.has_rows)
+            if self._refreshed:
+                load.close_refreshes(connection, self._lease, self._refreshed)
+            load.settle(connection, self._lease, self._settled)
+
+    def _load_descriptors(
+        self, connection: Connection, reads: Sequence[EndpointRead]
+    ) -> Iterator[EndpointResult]:
+        try:
+            loaded = load.load_descriptors(
+                connection, self._lease, [read.readings[RECORDS] for read in reads]
+            )
+        except (WarehouseError, LakeError) as error:
+            yield from (_failed(read, str(error)) for read in reads)
+            return
+        yield from (_loaded(read, loaded.get(read.endpoint.snake, load.Loaded())) for read in reads)
+
+    def _write_summary(self, results: Sequence[EndpointResult]) -> None:
+        """``run.json``: every endpoint of the run and what came of it."""
+        run = self._pull_run
+        document = {
+            "tenant": run.pair.tenant,
+            "year": run.pair.year,
+            "pull_timestamp": run.stamp,
+            "newest": run.newest,
+            "ods_version": run.ods_version,
+            "data_model_version": run.data_model_version,
+            "full_refresh": self._full_refresh,
+            "endpoints": [
+                {
+                    "endpoint": result.endpoint.path,
+                    "name": result.endpoint.snake,
+                    "kind": kind,
+                    "result": str(of_kind.result),
+                    "rows": of_kind.manifest.rows if of_kind.manifest else 0,
+                    "rows_loaded": of_kind.rows_loaded,
+                    "cause": of_kind.cause,
+                }
+                for result in results
+                for kind, of_kind in result.kinds.items()
+            ],
+        }
+        path = f"{paths.run_folder(run.pair, run.stamp)}/run.json"
+        with run.lake.writing(path) as stream:
+            stream.write(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+
+
+def _stored(read: EndpointRead) -> EndpointResult:
+    """Read but not loaded."""
+    result = EndpointResult(read.endpoint, read.full, dict(read.results))
+    for kind, reading in read.readings.items():
+        if kind not in result.kinds:
+            found = Result.STORED if reading.manifest else Result.UNCHANGED
+            result.kinds[kind] = KindResult(found, reading.manifest)
+    return result
+
+
+def _loaded(read: EndpointRead, loaded: load.Loaded) -> EndpointResult:
+    result = EndpointResult(read.endpoint, read.full, dict(read.results))
+    for kind, reading in read.readings.items():
+        rows = loaded.inserted.get(kind, 0)
+        changed = rows or (kind == RECORDS and loaded.removed)
+        if kind not in result.kinds:
+            found = Result.LOADED if changed else Result.UNCHANGED
+            result.kinds[kind] = KindResult(found, reading.manifest, rows)
+    result.rows_inserted = loaded.inserted.get(RECORDS, 0)
+    result.rows_removed = loaded.removed
+    return result
+
+
+def _failed(read: EndpointRead, cause: str) -> EndpointResult:
+    result = EndpointResult(read.endpoint, read.full, dict(read.results))
+    for kind in read.readings:
+        result.kinds[kind] = KindResult(Result.FAILED, cause=cause)
+    return result
+
+
+def _not_tried(work: Work) -> EndpointResult:
+    cause = "not tried: the ODS stopped answering"
+    kinds: dict[RecordKind, KindResult] = {RECORDS: KindResult(Result.FAILED, cause=cause)}
+    return EndpointResult(work.endpoint, kinds=kinds)

@@ -1,0 +1,78 @@
+"""The words of a run: what is asked for, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from edfi_dagster.config import Platform, TenantYear
+from edfi_dagster.lake.manifest import Manifest
+from edfi_dagster.lake.store import LakeStore
+from edfi_dagster.ods.catalogue import Endpoint
+from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
+from edfi_dagster.ods.session import OdsSession
+from edfi_dagster.warehouse.contract import Warehouse
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run works with. ``tell`` takes one sentence for whoever watches; never a student's value."""
+
+    platform: Platform
+    pair: TenantYear
+    session: OdsSession
+    lake: LakeStore
+    warehouse: Warehouse
+    tell: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run does for one endpoint: which kinds it pulls, and whether it loads them."""
+
+    endpoint: Endpoint
+    kinds: frozenset[RecordKind] = frozenset({RECORDS, DELETES, KEY_CHANGES})
+    load: bool = True
+
+
+class Result(StrEnum):
+    """What came of one endpoint and kind."""
+
+    LOADED = "loaded"
+    STORED = "stored in the lake"
+    UNCHANGED = "unchanged"
+    COVERED = "covered by the full pull"
+    NOT_OFFERED = "not offered by this ODS"
+    NOT_PERMITTED = "not permitted to this key"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class KindResult:
+    """``cause`` says why, where the result needs a reason, ``error`` names its class; ``rows_loaded`` counts inserts."""
+
+    result: Result
+    manifest: Manifest | None = None
+    rows_loaded: int = 0
+    cause: str = ""
+    error: str = ""
+
+
+@dataclass
+class EndpointResult:
+    """What came of one endpoint: per kind, and for its raw table."""
+
+    endpoint: Endpoint
+    full: bool = False
+    kinds: dict[RecordKind, KindResult] = field(default_factory=dict)
+    rows_inserted: int = 0
+    rows_removed: int = 0
+
+    @property
+    def table_changed(self) -> bool:
+        return bool(self.rows_inserted or self.rows_removed)
+
+    @property
+    def failures(self) -> dict[RecordKind, str]:
+        return {kind: r.cause for kind, r in self.kinds.items() if r.result == Result.FAILED}

@@ -1,0 +1,110 @@
+"""Manifests: the proof and the table of contents of a pull. A file that no manifest lists does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import msgspec
+
+from edfi_dagster.config import TenantYear
+from edfi_dagster.lake import paths
+from edfi_dagster.lake.store import LakeError, LakeStore
+from edfi_dagster.ods.pages import RecordKind
+
+
+class PulledFile(msgspec.Struct, frozen=True):
+    """One file of a pull: path below the lake's root, rows, bytes as stored, sha256 of those bytes (hex)."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """One pull of one endpoint and kind.
+
+    ``rows`` counts distinct ids, ``expected_rows`` what the ODS counted in the window; change versions are inclusive.
+    ``low`` is the watermark the pull started from (None: there was none), ``newest`` the one its load commits.
+    ``files`` is in reading order: of one id the last read is the right one.
+    """
+
+    tenant: str
+    year: int
+    namespace: str
+    endpoint: str
+    name: str
+    kind: RecordKind
+    table: str
+    full: bool
+    files: tuple[PulledFile, ...]
+    rows: int
+    expected_rows: int
+    min_change_version: int
+    max_change_version: int | None
+    low: int | None
+    newest: int
+    ods_version: str
+    data_model_version: str
+    pull_timestamp: datetime
+    started_at: datetime
+    seconds: float
+    requests: int
+    retries: int
+
+    @property
+    def pair(self) -> TenantYear:
+        return TenantYear(self.tenant, self.year)
+
+    @property
+    def path(self) -> str:
+        """``ed-fi/students``."""
+        return f"{self.namespace}/{self.endpoint}"
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.files)
+
+
+def write_manifest(store: LakeStore, path: str, manifest: Manifest) -> None:
+    with store.writing(path) as stream:
+        stream.write(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+
+
+def read_manifest(store: LakeStore, path: str) -> Manifest:
+    """The manifest at ``path``. Raises LakeError where it is missing or no manifest."""
+    try:
+        return msgspec.json.decode(store.read(path), type=Manifest)
+    except msgspec.DecodeError as error:
+        raise LakeError(f"{store.uri(path)} is no manifest of this version: {error}") from None
+
+
+def stamps(store: LakeStore, pair: TenantYear) -> list[datetime]:
+    """The stamps of every run that left anything for this pair, oldest first."""
+    folder = paths.pair_folder(pair)
+    found = (
+        paths.parse_stamp(stamp)
+        for day in store.children(folder)
+        for stamp in store.children(f"{folder}/{day}")
+    )
+    return sorted(stamp for stamp in found if stamp)
+
+
+def latest_stamp(store: LakeStore, pair: TenantYear) -> datetime | None:
+    """The newest stamp of the pair, by two listings however long the history is."""
+    folder = paths.pair_folder(pair)
+    for day in reversed(store.children(folder)):
+        found = [s for s in map(paths.parse_stamp, store.children(f"{folder}/{day}")) if s]
+        if found:
+            return max(found)
+    return None
+
+
+def manifests(store: LakeStore, pair: TenantYear, stamp: datetime) -> Iterator[Manifest]:
+    """Every manifest of one run."""
+    run = paths.run_folder(pair, stamp)
+    for folder in store.children(run):
+        for name in store.children(f"{run}/{folder}"):
+            if name.endswith(".manifest.json"):
+                yield read_manifest(store, f"{run}/{folder}/{name}")

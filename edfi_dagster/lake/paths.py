@@ -1,0 +1,61 @@
+"""The one path law of the lake.
+
+    <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/<folder>/<name>[.<part>].jsonl.zst
+    <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/<folder>/<name>.manifest.json
+    <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/run.json
+
+Paths are relative to the lake's root and use ``/``. Loaders take date and stamp from the first eight digits and
+the first stamp they find in a path, which is why a tenant code may not hold eight digits.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from edfi_dagster.config import TenantYear
+from edfi_dagster.ods.catalogue import Endpoint
+from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RecordKind
+
+STAMP_FORMAT = "%Y%m%dT%H%M%S"
+SUFFIXES = {"zstd": ".jsonl.zst", "gzip": ".jsonl.gz"}
+
+_STAMP = re.compile(r"^\d{8}T\d{6}$")
+
+
+def stamp_text(stamp: datetime) -> str:
+    return stamp.strftime(STAMP_FORMAT)
+
+
+def parse_stamp(text: str) -> datetime | None:
+    """The stamp a folder is named after, in UTC; None for a folder of another name."""
+    return datetime.strptime(text, STAMP_FORMAT).replace(tzinfo=UTC) if _STAMP.match(text) else None
+
+
+def pair_folder(pair: TenantYear) -> str:
+    return f"{pair.tenant}/{pair.year}"
+
+
+def run_folder(pair: TenantYear, stamp: datetime) -> str:
+    text = stamp_text(stamp)
+    return f"{pair_folder(pair)}/{text[:8]}/{text}"
+
+
+def pull_folder(pair: TenantYear, stamp: datetime, endpoint: Endpoint, kind: RecordKind) -> str:
+    if kind == DELETES:
+        folder = "resource_deletes"
+    elif kind == KEY_CHANGES:
+        folder = "resource_key_changes"
+    else:
+        folder = "descriptors" if endpoint.is_descriptor else "resources"
+    return f"{run_folder(pair, stamp)}/{folder}"
+
+
+def part_path(folder: str, name: str, part: int, compression: str) -> str:
+    """The file of one part; the first carries no number."""
+    number = f".{part}" if part else ""
+    return f"{folder}/{name}{number}{SUFFIXES[compression]}"
+
+
+def manifest_path(folder: str, name: str) -> str:
+    return f"{folder}/{name}.manifest.json"

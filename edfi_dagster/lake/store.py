@@ -1,0 +1,115 @@
+"""Where the lake lies. Another object store is one more class with these seven methods."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Protocol
+
+from edfi_dagster.config import ConfigError
+from edfi_dagster.config.lake import Lake
+
+
+class LakeError(Exception):
+    """The lake could not be read or written; the message names the path and what to look at."""
+
+
+class LakeStore(Protocol):
+    """Files under one root, addressed by relative paths with ``/``. Every method raises LakeError."""
+
+    def writing(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """A stream to ``path``: the file is there, whole and durable, once the block ends without an error."""
+        ...
+
+    def read(self, path: str) -> bytes: ...
+
+    def exists(self, path: str) -> bool: ...
+
+    def children(self, folder: str) -> list[str]:
+        """Names of the folders and files directly in ``folder``, sorted; none where there is no such folder."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Delete one file; no error where there is none."""
+        ...
+
+    def uri(self, path: str) -> str:
+        """What a warehouse or a person opens the file by."""
+        ...
+
+    def check_writable(self) -> None: ...
+
+
+class LocalLake:
+    """A folder on this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        target = self._path(path)
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        with self._explained(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with part.open("wb") as stream:
+                    yield stream
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                part.replace(target)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+
+    def read(self, path: str) -> bytes:
+        with self._explained(path):
+            return self._path(path).read_bytes()
+
+    def exists(self, path: str) -> bool:
+        return self._path(path).is_file()
+
+    def children(self, folder: str) -> list[str]:
+        with self._explained(folder):
+            try:
+                return sorted(e.name for e in self._path(folder).iterdir() if not e.name.startswith("."))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
+    def delete(self, path: str) -> None:
+        with self._explained(path):
+            self._path(path).unlink(missing_ok=True)
+
+    def uri(self, path: str) -> str:
+        return str(self._path(path))
+
+    def check_writable(self) -> None:
+        with self.writing(".check") as stream:
+            stream.write(b"")
+        self.delete(".check")
+
+    def _path(self, path: str) -> Path:
+        relative = PurePosixPath(path)
+        if relative.is_absolute() or ".." in relative.parts:
+            raise LakeError(f"{path!r} would lie outside the lake")
+        return self._root / relative
+
+    @contextmanager
+    def _explained(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LakeError(
+                f"lake {self._root}: {error.strerror or type(error).__name__} at {path}; "
+                "check that the folder is writable and has room"
+            ) from error
+
+
+def open_lake(config: Lake) -> LakeStore:
+    """The store of a ``lake:`` block."""
+    if config.kind == "local":
+        return LocalLake(config.root)
+    raise ConfigError(f"lake.kind: {config.kind!r} cannot be opened; write kind: local")

@@ -1,0 +1,251 @@
+"""The raw tables in one DuckDB file.
+
+DuckDB lets one process at a time write a file. So the file is open only while somebody works with it, under a
+lock file whose wait is bounded and told: ``status``, a second run or a notebook work beside a run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from edfi_dagster.config.warehouse import TableNames
+from edfi_dagster.lake.manifest import PulledFile
+from edfi_dagster.lake.store import LakeStore
+from edfi_dagster.warehouse.contract import LEASES, RawTable, Waiting, WarehouseError
+from edfi_dagster.warehouse.current import view_sql
+
+LONGEST_WAIT_SECONDS = 600.0
+_TELL_AFTER_SECONDS = 5.0
+
+_RAW = """(tenant_code VARCHAR, api_year INTEGER, pull_date DATE, pull_timestamp TIMESTAMP, file_row_number BIGINT,
+filename VARCHAR, name VARCHAR, ods_version VARCHAR, data_model_version VARCHAR, v JSON)"""
+
+
+class DuckDBConnection:
+    """A session with an open DuckDB file."""
+
+    def __init__(
+        self, cursor: duckdb.DuckDBPyConnection, schema: str, names: TableNames, lake: LakeStore
+    ) -> None:
+        self.names = names
+        self._cursor = cursor
+        self._schema = schema
+        self._lake = lake
+
+    def table(self, name: str) -> str:
+        return f"{_quoted(self._schema)}.{_quoted(name)}"
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._execute(sql, parameters).fetchall()
+
+    def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        result = self._execute(sql, parameters).fetchone()
+        return int(result[0]) if result and isinstance(result[0], int) else 0
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self._execute("BEGIN")
+        try:
+            yield
+            self._execute("COMMIT")
+        except BaseException:
+            self._rollback()
+            raise
+
+    def stage(self, name: str, files: Sequence[PulledFile]) -> None:
+        empty = "SELECT NULL::JSON AS v, NULL::VARCHAR AS path, 0::BIGINT AS read_order WHERE FALSE"
+        source = _lines(self._lake, files) if files else empty
+        lines, paths = _quoted(f"{name}_lines"), _quoted(f"{name}_paths")
+        self._execute(f"CREATE OR REPLACE TEMP TABLE {lines} AS {source}")
+        self._execute(
+            f"CREATE OR REPLACE TEMP TABLE {paths} (path VARCHAR, filename VARCHAR)"
+        )
+        if files:
+            self._execute(
+                f"INSERT INTO {paths} VALUES {', '.join(['(?, ?)'] * len(files))}",
+                [value for file in files for value in (self._lake.uri(file.path), file.path)],
+            )
+        self._execute(
+            f"""CREATE OR REPLACE TEMP TABLE {_quoted(name)} AS
+            SELECT l.v, p.filename, l.read_order,
+                   l.read_order - min(l.read_order) OVER (PARTITION BY p.filename) + 1 AS file_row_number
+            FROM {lines} l JOIN {paths} p USING (path)"""
+        )
+        self._execute(f"DROP TABLE {lines}")
+        self._execute(f"DROP TABLE {paths}")
+
+    def text(self, path: str, column: str = "v") -> str:
+        steps = ".".join(f'"{step}"' for step in path.split("."))
+        return f"json_extract_string({column}, '$.{steps}')"
+
+    def same(self, left: str, right: str) -> str:
+        return f"{left}::VARCHAR = {right}::VARCHAR"
+
+    def _execute(self, sql: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
+        try:
+            return self._cursor.execute(sql, list(parameters))
+        except duckdb.Error as error:
+            raise _explained(error) from None
+
+    def _rollback(self) -> None:
+        try:
+            self._cursor.execute("ROLLBACK")
+        except duckdb.TransactionException:
+            return  # the failed statement has already ended the transaction
+
+
+class DuckDBWarehouse:
+    """Raw tables in one schema of one DuckDB file."""
+
+    def __init__(
+        self, path: Path, schema: str, names: TableNames, lake: LakeStore, *, waiting: Waiting | None = None
+    ) -> None:
+        self._path = path
+        self._schema = schema
+        self._names = names
+        self._lake = lake
+        self._waiting = waiting or (lambda sentence: None)
+        self._guard = threading.Lock()
+        self._users = 0
+        self._database: duckdb.DuckDBPyConnection | None = None
+        self._lock_file: int | None = None
+
+    @contextmanager
+    def connected(self) -> Iterator[DuckDBConnection]:
+        """A session; the file is opened for the first user of this process and closed after the last.
+
+        Raises WarehouseError when another process keeps the file longer than ten minutes.
+        """
+        with self._guard:
+            if self._users == 0:
+                self._open()
+            self._users += 1
+            assert self._database is not None
+            cursor = self._database.cursor()
+        try:
+            yield DuckDBConnection(cursor, self._schema, self._names, self._lake)
+        finally:
+            cursor.close()
+            with self._guard:
+                self._users -= 1
+                if self._users == 0:
+                    self._close()
+
+    def prepare(self, tables: Sequence[RawTable]) -> list[str]:
+        with self.connected() as connection:
+            wanted = [*tables, *self._shared()]
+            found = {
+                row[0]
+                for row in connection.rows(
+                    "SELECT table_name FROM information_schema.tables WHERE table_schema = ?", [self._schema]
+                )
+            }
+            if all(t.name in found and f"{t.name}_current" in found for t in tables) and LEASES in found:
+                return []
+            with connection.transaction():
+                self._create(connection, wanted)
+            return [table.name for table in wanted if table.name not in found]
+
+    def _shared(self) -> list[RawTable]:
+        names = self._names
+        descriptors = RawTable(names.descriptors, ("namespace", "codeValue"), applies_deletes=False)
+        return [descriptors, RawTable(names.deletes, ()), RawTable(names.key_changes, ())]
+
+    def _create(self, connection: DuckDBConnection, tables: Sequence[RawTable]) -> None:
+        names = self._names
+        connection.run(f"CREATE SCHEMA IF NOT EXISTS {_quoted(self._schema)}")
+        for table in tables:
+            connection.run(f"CREATE TABLE IF NOT EXISTS {connection.table(table.name)} {_RAW}")
+        for name, columns in {
+            names.change_versions: "tenant_code VARCHAR, api_year INTEGER, name VARCHAR, pull_date DATE, "
+            "pull_timestamp TIMESTAMP, max_version BIGINT, is_active BOOLEAN, is_deletes BOOLEAN, "
+            "is_key_changes BOOLEAN",
+            names.total_counts: "tenant_code VARCHAR, api_year INTEGER, name VARCHAR, pull_date DATE, "
+            "pull_timestamp TIMESTAMP, total_count BIGINT",
+            LEASES: "tenant_code VARCHAR, api_year INTEGER, holder VARCHAR, renewed_at TIMESTAMP, "
+            "last_stamp TIMESTAMP",
+        }.items():
+            connection.run(f"CREATE TABLE IF NOT EXISTS {connection.table(name)} ({columns})")
+        for table in tables:
+            if table.name not in {names.deletes, names.key_changes}:
+                connection.run(view_sql(connection, table))
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            self._wait_for(lock)
+            self._database = duckdb.connect(str(self._path))
+        except duckdb.Error as error:
+            os.close(lock)
+            raise WarehouseError(
+                f"warehouse {self._path} cannot be opened: {_first_line(error)}; "
+                "close the program that has it open, or check the disk"
+            ) from error
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock_file = lock
+
+    def _wait_for(self, lock: int) -> None:
+        started, told = time.monotonic(), False
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                waited = time.monotonic() - started
+            if waited > LONGEST_WAIT_SECONDS:
+                raise WarehouseError(
+                    f"another process has kept warehouse {self._path} for {waited:.0f} s; "
+                    "end it, or use Snowflake where many runs must write at once"
+                )
+            if waited > _TELL_AFTER_SECONDS and not told:
+                self._waiting(f"waiting for another process to finish with warehouse {self._path}")
+                told = True
+            time.sleep(0.05)
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+
+def _lines(lake: LakeStore, files: Sequence[PulledFile]) -> str:
+    listed = ", ".join(_literal(lake.uri(file.path)) for file in files)
+    compression = "zstd" if files[0].path.endswith(".zst") else "gzip"
+    return (
+        "SELECT json AS v, filename AS path, row_number() OVER () AS read_order "
+        f"FROM read_json_objects([{listed}], format='newline_delimited', compression='{compression}', "
+        "filename=true, maximum_object_size=268435456)"
+    )
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _explained(error: duckdb.Error) -> WarehouseError:
+    """Our error for one of DuckDB's, which may quote the row it stumbled over and so is not passed on."""
+    speaks_of_rows = isinstance(error, (duckdb.DataError, duckdb.InvalidInputException))
+    return WarehouseError(f"DuckDB: {type(error).__name__}" + ("" if speaks_of_rows else f": {_first_line(error)}"))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

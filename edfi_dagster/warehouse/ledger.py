@@ -1,0 +1,134 @@
+"""Change versions: what is committed, per (tenant, year, endpoint, kind).
+
+The ledger is the table that edu_edfi_airflow writes (``_meta_change_versions``), with the same meaning, so a
+deployment continues from its own. A row is written in the transaction that commits the rows it covers, and
+nowhere else: it is the watermark, and the proof that a pull was loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from edfi_dagster.config import TenantYear
+from edfi_dagster.lake.manifest import Manifest
+from edfi_dagster.ods.catalogue import Endpoint
+from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RecordKind
+from edfi_dagster.warehouse.contract import Connection, NotCommitted
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One pull, as the ledger knows it. ``low`` is the watermark it started from (None: there was none)."""
+
+    pair: TenantYear
+    endpoint: Endpoint
+    kind: RecordKind
+    stamp: datetime
+    low: int | None
+    newest: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a run read of one endpoint and kind: its ledger entry, and its manifest if it brought rows."""
+
+    entry: Entry
+    manifest: Manifest | None = None
+
+
+Watermarks = Mapping[tuple[str, RecordKind], int]
+"""(name, kind) → the change version up to which everything is committed."""
+
+_KIND = """CASE WHEN coalesce(is_deletes, FALSE) THEN 'deletes'
+WHEN coalesce(is_key_changes, FALSE) THEN 'key_changes' ELSE 'records' END"""
+_PAIR = "tenant_code = ? AND api_year = ?"
+
+
+def watermarks(connection: Connection, pair: TenantYear, name: str | None = None) -> Watermarks:
+    """The active watermarks of a pair, or of one name in it."""
+    found = connection.rows(
+        f"SELECT name, {_KIND}, max(max_version) FROM {connection.table(connection.names.change_versions)} "
+        f"WHERE {_PAIR} AND is_active{' AND name = ?' if name else ''} GROUP BY 1, 2",
+        [*pair, *([name] if name else [])],
+    )
+    return {(str(name), kind): int(version) for name, kind, version in found}
+
+
+def ever_loaded(connection: Connection, pair: TenantYear) -> set[tuple[str, RecordKind]]:
+    """The (name, kind)s that were ever loaded for the pair, whether or not their watermark is still active."""
+    found = connection.rows(
+        f"SELECT DISTINCT name, {_KIND} FROM {connection.table(connection.names.change_versions)} WHERE {_PAIR}",
+        list(pair),
+    )
+    return {(str(name), kind) for name, kind in found}
+
+
+def latest_loaded(connection: Connection, pair: TenantYear) -> Mapping[str, datetime]:
+    """name → stamp (UTC) of its latest committed pull of records."""
+    found = connection.rows(
+        f"SELECT name, max(pull_timestamp) FROM {connection.table(connection.names.change_versions)} "
+        f"WHERE {_PAIR} AND {_KIND} = 'records' GROUP BY 1",
+        list(pair),
+    )
+    return {str(name): stamp.replace(tzinfo=UTC) for name, stamp in found}
+
+
+def check_unmoved(connection: Connection, entry: Entry) -> None:
+    """Raises NotCommitted when the watermark is no longer the one the pull started from."""
+    now = watermarks(connection, entry.pair, entry.endpoint.snake).get((entry.endpoint.snake, entry.kind))
+    if now != entry.low:
+        raise NotCommitted(
+            f"{entry.pair} {entry.endpoint.path}: its change version was {entry.low} when the pull began and is "
+            f"{now} now; another run has loaded it, run again"
+        )
+
+
+def is_loaded(connection: Connection, entry: Entry) -> bool:
+    """Whether this very pull (stamp and kind) is already committed."""
+    ((count,),) = connection.rows(
+        f"SELECT count(*) FROM {connection.table(connection.names.change_versions)} "
+        f"WHERE {_PAIR} AND name = ? AND pull_timestamp = ? AND {_KIND} = ?",
+        [*entry.pair, entry.endpoint.snake, entry.stamp.replace(tzinfo=None), entry.kind],
+    )
+    return bool(count)
+
+
+def record(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Write the ledger rows of committed pulls; part of the caller's transaction."""
+    for start in range(0, len(entries), 200):
+        batch = entries[start : start + 200]
+        connection.run(
+            f"INSERT INTO {connection.table(connection.names.change_versions)} "
+            "(tenant_code, api_year, name, pull_date, pull_timestamp, max_version, is_active, is_deletes, "
+            f"is_key_changes) VALUES {', '.join(['(?, ?, ?, ?, ?, ?, TRUE, ?, ?)'] * len(batch))}",
+            [value for entry in batch for value in _row(entry)],
+        )
+
+
+def deactivate(connection: Connection, pair: TenantYear, names: Iterable[str] | None = None) -> None:
+    """Forget the watermarks of some names, or of the whole pair: whatever runs next refreshes them."""
+    wanted = None if names is None else list(names)
+    if wanted == []:
+        return
+    only = "" if wanted is None else f" AND name IN ({', '.join('?' * len(wanted))})"
+    connection.run(
+        f"UPDATE {connection.table(connection.names.change_versions)} SET is_active = FALSE "
+        f"WHERE {_PAIR} AND is_active{only}",
+        [*pair, *(wanted or [])],
+    )
+
+
+def _row(entry: Entry) -> list[object]:
+    stamp = entry.stamp.replace(tzinfo=None)
+    return [
+        entry.pair.tenant,
+        entry.pair.year,
+        entry.endpoint.snake,
+        stamp.date(),
+        stamp,
+        entry.newest,
+        entry.kind == DELETES,
+        entry.kind == KEY_CHANGES,
+    ]
