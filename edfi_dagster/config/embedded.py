@@ -31,7 +31,8 @@ def embedded_platform(home: Path) -> Platform:
     values = {
         "lake": LocalLake(kind="local", root=folder / "lake"),
         "warehouse": DuckDBWarehouse(kind="duckdb", path=folder / "warehouse.duckdb"),
-        "extract": Extract(data_standard="5.2"),
+        # The sandboxes are small: with the overlap of a real ODS every delta would read them whole.
+        "extract": Extract(data_standard="5.2", change_version_overlap=500),
         "tenants": tenants,
     }
     return Platform.model_validate(values, context={"folder": home.absolute(), "source": EMBEDDED_SOURCE})

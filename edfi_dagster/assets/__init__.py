@@ -1,0 +1,1 @@
+"""What people see in the Dagster UI: one asset per endpoint, deletes, key changes and raw table."""

@@ -1,0 +1,121 @@
+"""The extract op: one multi-asset over every endpoint and raw table, run for one tenant and year at a time.
+
+Any subset can be selected. Selected endpoints are pulled; they are loaded when their raw table is selected too
+(descriptors, whose table is shared, always). A raw table selected alone loads what the lake holds for it.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+import dagster as dg
+
+from edfi_dagster.assets.keys import AssetKeys, pair_of
+from edfi_dagster.assets.materializations import Materializations
+from edfi_dagster.assets.specs import Specs
+from edfi_dagster.config import ConfigError, Platform, TenantYear
+from edfi_dagster.extract import EndpointResult, Result, Work, extract, load_stored
+from edfi_dagster.lake.store import LakeError
+from edfi_dagster.ods.catalogue import Endpoint
+from edfi_dagster.ods.errors import EdFiError
+from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
+from edfi_dagster.resources import EdfiRun, open_job
+from edfi_dagster.warehouse.contract import WarehouseError
+
+OP_NAME = "edfi"
+_KINDS: tuple[RecordKind, ...] = (RECORDS, DELETES, KEY_CHANGES)
+_TOLD_FAILURES = 20
+
+
+class Selection:
+    """What the selected asset keys ask of each endpoint."""
+
+    def __init__(self, keys: AssetKeys, selected: Collection[dg.AssetKey]) -> None:
+        self.kinds: dict[str, set[RecordKind]] = {}
+        self.tables: set[str] = set()
+        self.works: list[Work] = []
+        self.stored: list[Endpoint] = []
+        for endpoint in keys.endpoints:
+            kinds = {kind for kind in _KINDS if keys.endpoint(endpoint, kind) in selected}
+            table = keys.table(endpoint) in selected
+            self.kinds[endpoint.path] = kinds
+            if table:
+                self.tables.add(endpoint.path)
+            if kinds:
+                self.works.append(Work(endpoint, frozenset(kinds), load=table or endpoint.is_descriptor))
+            elif table:
+                self.stored.append(endpoint)
+
+
+def build_extract(platform: Platform, keys: AssetKeys, partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+    """The multi-asset of one platform."""
+    specs = Specs(platform, keys, partitions)
+
+    @dg.multi_asset(
+        name=OP_NAME,
+        specs=list(specs.executable()),
+        partitions_def=partitions,
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.multi_run(1),
+    )
+    def edfi(context: dg.AssetExecutionContext, edfi_run: EdfiRun) -> Iterator[dg.MaterializeResult[None]]:
+        selection = Selection(keys, context.selected_asset_keys)
+        pair = pair_of(context.partition_key)
+        try:
+            _run(context, platform, keys, pair, selection, full_refresh=edfi_run.full_refresh)
+        except (ConfigError, EdFiError, LakeError, WarehouseError) as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
+        yield from ()
+
+    return edfi
+
+
+def _run(
+    context: dg.AssetExecutionContext,
+    platform: Platform,
+    keys: AssetKeys,
+    pair: TenantYear,
+    selection: Selection,
+    *,
+    full_refresh: bool,
+) -> None:
+    platform.ods(pair)  # an undeclared pair fails here, before any request
+    results: list[EndpointResult] = []
+    with open_job(platform, pair, keys.endpoints, context.log.info) as job:
+        told = Materializations(platform, keys, pair, job.lake)
+        streams = []
+        if selection.works:
+            streams.append(extract(job, selection.works, full_refresh=full_refresh))
+        if selection.stored:
+            streams.append(load_stored(job.lake, job.warehouse, pair, selection.stored, tell=job.tell))
+        for stream in streams:
+            for result in stream:
+                results.append(result)
+                path = result.endpoint.path
+                for event in told.of_endpoint(result, selection.kinds[path], table=path in selection.tables):
+                    # Logged, not yielded as an output: the same materialization at less than half the events.
+                    context.log_event(event)
+        for event in told.of_shared_tables():
+            context.log_event(event)
+    _report(context, pair, results)
+
+
+def _report(context: dg.AssetExecutionContext, pair: TenantYear, results: list[EndpointResult]) -> None:
+    """One line of what came of the run; ONE failure that lists every endpoint and its cause."""
+    counts = Counter(kind.result for result in results for kind in result.kinds.values())
+    context.log.info(f"{pair}: " + ", ".join(f"{count} {result}" for result, count in sorted(counts.items())))
+    for skipped in (Result.NOT_OFFERED, Result.NOT_PERMITTED):
+        named = [r.endpoint.path for r in results if any(k.result == skipped for k in r.kinds.values())]
+        if named:
+            context.log.warning(f"{pair}: {skipped}, skipped: {', '.join(named)}")
+    failures = {
+        f"{result.endpoint.path}{'' if kind == RECORDS else '/' + kind}": cause
+        for result in results
+        for kind, cause in result.failures.items()
+    }
+    if failures:
+        raise dg.Failure(
+            f"{pair}: {len(failures)} of {sum(counts.values())} failed; the rest is committed, and a new run does only "
+            "what is left.\n" + "\n".join(f"- {cause}" for cause in list(failures.values())[:_TOLD_FAILURES]),
+            metadata={"edfi/failures": dg.MetadataValue.json(failures)},
+            allow_retries=False,
+        )

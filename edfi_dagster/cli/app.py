@@ -1,0 +1,75 @@
+"""The command's root: the configuration, and errors told in one sentence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import click
+
+from edfi_dagster.config import ConfigError, Platform, TenantYear, load_platform
+from edfi_dagster.lake.store import LakeError
+from edfi_dagster.ods.errors import EdFiError
+from edfi_dagster.warehouse.contract import WarehouseError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+FAILED = 1
+WRONG_USE = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Configuration file; else $EDFI_DAGSTER_CONFIG, else edfi_dagster.yaml here, else the embedded default.",
+)
+@click.version_option(package_name="edfi-dagster")
+@click.pass_context
+def cli(context: click.Context, config: Path | None) -> None:
+    """Every endpoint of every Ed-Fi ODS in your warehouse, provably complete.
+
+    Try `edfi-dagster demo`: a sandbox ODS, two tenants, two school years, no configuration.
+    """
+    context.obj = config
+
+
+def told(command: Callable[P, T]) -> Callable[P, T]:
+    """Turn our errors into one sentence on standard error and the right exit code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except ConfigError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(WRONG_USE)
+        except (EdFiError, LakeError, WarehouseError) as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(FAILED)
+
+    return run
+
+
+def platform_and_pair(context: click.Context, tenant: str, year: int) -> tuple[Platform, TenantYear]:
+    """The configuration and a declared pair of it. Raises ConfigError, UndeclaredPair."""
+    platform = load_platform(context.obj)
+    pair = TenantYear(tenant, year)
+    platform.ods(pair)
+    return platform, pair
+
+
+def comma_separated(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()] if value else []
+
+
+def main() -> None:
+    """Entry point; each command is imported when its module is, below, so that ``--help`` stays quick."""
+    from edfi_dagster.cli import commands
+
+    commands.register(cli)
+    cli()

@@ -1,0 +1,181 @@
+"""The commands. Whatever needs Dagster is imported by the command that needs it, so the others start at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edfi_dagster.cli.app import FAILED, comma_separated, platform_and_pair, told
+
+_tenant = click.option("--tenant", required=True, help="Tenant code, as in the configuration.")
+_year = click.option("--year", required=True, type=int, help="School year, named by its spring.")
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+
+
+def register(group: click.Group) -> None:
+    """Add every command to the root."""
+    for command in (demo, materialize, pull, rebuild, sandbox):
+        group.add_command(command)
+
+
+@click.command()
+@click.option("--no-ui", is_flag=True, help="Stop after the comparison.")
+@click.option("--port", type=int, default=3000, show_default=True, help="Port of the UI.")
+@told
+def demo(no_ui: bool, port: int) -> None:
+    """Two tenants, two years, from a sandbox ODS into DuckDB, then compared record by record.
+
+    Full pulls, changes of every sort, deltas, a refresh; then the Dagster UI over what was done.
+
+    Example: edfi-dagster demo --no-ui
+    """
+    from edfi_dagster.cli.demo import run_demo
+
+    sys.exit(run_demo(port=None if no_ui else port))
+
+
+@click.command()
+@_tenant
+@_year
+@click.option("--endpoints", callback=comma_separated, help="Endpoints with their tables, e.g. students,tpdm/candidates.")
+@click.option("--select", multiple=True, help="An asset key, e.g. ed_fi/students or raw_edfi_3/students; repeatable.")
+@click.option("--full-refresh", is_flag=True, help="Pull everything selected again and replace it.")
+@_json
+@click.pass_context
+@told
+def materialize(
+    context: click.Context,
+    tenant: str,
+    year: int,
+    endpoints: list[str],
+    select: tuple[str, ...],
+    full_refresh: bool,
+    as_json: bool,
+) -> None:
+    """Run one tenant and year in this process: the Dagster run that the UI would start.
+
+    Example: edfi-dagster materialize --tenant grand_bend --year 2025 --endpoints students,sections
+    """
+    platform, pair = platform_and_pair(context, tenant, year)
+    from edfi_dagster.cli.runs import materialize_pair, print_report
+
+    report = materialize_pair(platform, pair, endpoints=endpoints, select=select, full_refresh=full_refresh)
+    if as_json:
+        _print_json(report.document())
+    else:
+        print_report(report)
+    if not report.success:
+        sys.exit(FAILED)
+
+
+@click.command()
+@_tenant
+@_year
+@click.option("--endpoints", callback=comma_separated, required=True, help="Endpoints, e.g. students,tpdm/candidates.")
+@click.option("--out", required=True, help="Folder to write as a lake; - for JSON lines on standard output.")
+@click.option(
+    "--kind", type=click.Choice(["records", "deletes", "key_changes"]), default="records", show_default=True
+)
+@click.option("--min-change-version", type=click.IntRange(0), help="Lowest change version, inclusive.")
+@click.option("--max-change-version", type=click.IntRange(0), help="Highest change version, inclusive.")
+@click.option("--max-concurrent-requests", type=click.IntRange(1), help="Instead of the configured number.")
+@_json
+@click.pass_context
+@told
+def pull(
+    context: click.Context,
+    tenant: str,
+    year: int,
+    endpoints: list[str],
+    out: str,
+    kind: str,
+    min_change_version: int | None,
+    max_change_version: int | None,
+    max_concurrent_requests: int | None,
+    as_json: bool,
+) -> None:
+    """Pull endpoints from an ODS into files: no warehouse, no instance, no watermark.
+
+    Example: edfi-dagster pull --tenant grand_bend --year 2025 --endpoints students --out - | head
+    """
+    from edfi_dagster.cli.pull import PullRequest, run_pull
+
+    platform, pair = platform_and_pair(context, tenant, year)
+    if out == "-" and len(endpoints) != 1:
+        raise click.UsageError("--out - takes one endpoint; give a folder for several.")
+    request = PullRequest(
+        platform, pair, endpoints, kind, min_change_version, max_change_version, max_concurrent_requests
+    )
+    manifests = run_pull(request, None if out == "-" else Path(out))
+    if as_json and out != "-":
+        _print_json({"pulled": manifests})
+    elif out != "-":
+        for manifest in manifests:
+            click.echo(f"{manifest['namespace']}/{manifest['endpoint']}: {manifest['rows']:,} rows")
+
+
+@click.command()
+@_tenant
+@_year
+@_json
+@click.pass_context
+@told
+def rebuild(context: click.Context, tenant: str, year: int, as_json: bool) -> None:
+    """Fill an empty warehouse from the lake, without one request to the ODS.
+
+    Example: edfi-dagster rebuild --tenant grand_bend --year 2025
+    """
+    platform, pair = platform_and_pair(context, tenant, year)
+    from edfi_dagster.cli.runs import rebuild_pair
+
+    rows, failures = rebuild_pair(platform, pair)
+    if as_json:
+        _print_json({"tenant": tenant, "year": year, "rows_loaded": rows, "failures": failures})
+    else:
+        click.echo(f"{pair}: {rows:,} rows loaded from the lake")
+        for failure in failures:
+            click.echo(f"- {failure}", err=True)
+    if failures:
+        sys.exit(FAILED)
+
+
+@click.command()
+@click.option("--port", type=int, default=8765, show_default=True, help="Port on 127.0.0.1; 0 for any free one.")
+@click.option("--port-file", type=click.Path(path_type=Path), help="Written with the port once it serves.")
+@click.option("--ods-version", default="7.3", show_default=True)
+@click.option("--rows", default="", help="Rows by endpoint, e.g. students=20000,sections=900.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same data.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder that keeps its state over restarts.")
+@click.option("--ods", multiple=True, help="ODS to serve as <tenant>/<year>; repeatable. Else one without prefix.")
+@told
+def sandbox(
+    port: int, port_file: Path | None, ods_version: str, rows: str, seed: int, data: Path | None, ods: tuple[str, ...]
+) -> None:
+    """Serve a local ODS: a faithful Ed-Fi API over generated data, on 127.0.0.1.
+
+    Example: edfi-dagster sandbox --port 8765 --rows students=2000
+    """
+    from edfi_dagster.sandbox.__main__ import row_counts
+    from edfi_dagster.sandbox.server import DEFAULT_ODS, serve
+
+    try:
+        counts = row_counts(rows)
+        serve(
+            ods or DEFAULT_ODS,
+            port=port,
+            port_file=port_file,
+            ods_version=ods_version,
+            rows=counts,
+            seed=seed,
+            data=data,
+        )
+    except (ValueError, OSError) as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _print_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=2, default=str))

@@ -1,0 +1,197 @@
+"""``edfi-dagster demo``: the whole way of the data on one machine, and the proof that it arrived."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from edfi_dagster.cli.district import CHANGED_ENDPOINTS, REFRESHED_ENDPOINTS, District
+from edfi_dagster.config import ConfigError, Platform, TenantYear, embedded_platform, find_config
+from edfi_dagster.lake.store import open_lake
+from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
+from edfi_dagster.resources import open_sandbox, open_warehouse
+from edfi_dagster.warehouse.contract import Connection
+from edfi_dagster.warehouse.current import current_rows
+
+# Each run is a process of its own and mostly computes: more than two at a time only wait for each other.
+_RUNS_AT_A_TIME = 2
+
+
+@dataclass
+class _Tally:
+    """What the demo did to one partition."""
+
+    seconds: float = 0.0
+    rows: int = 0
+    endpoints: int = 0
+    deletes: int = 0
+    key_changes: int = 0
+    requests: int = 0
+    failures: list[str] = field(default_factory=list)
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def verified(self) -> bool:
+        return not self.failures and not self.differences
+
+
+def run_demo(*, port: int | None) -> int:
+    """Run the demo here, then the UI on ``port`` if one is given; the exit code."""
+    console = Console()
+    if find_config() is not None:
+        raise ConfigError("the demo brings its own configuration; run it in a folder without edfi_dagster.yaml "
+                          "and with EDFI_DAGSTER_CONFIG unset")
+    platform = embedded_platform(Path.cwd())
+    shutil.rmtree(platform.folder / ".dagster" / "embedded", ignore_errors=True)
+    tallies = {pair: _Tally() for pair in platform.pairs()}
+    started = time.monotonic()
+    spawned = ProcessPoolExecutor(_RUNS_AT_A_TIME, mp_context=get_context("spawn"))
+    with open_sandbox(platform) as url, spawned as processes, _progress(console) as progress:
+        runs = _Runs(processes, progress, platform.folder, tallies)
+        districts = {pair: District(url, pair) for pair in platform.pairs()}
+        runs.run("first full pull of every endpoint")
+        for district in districts.values():
+            district.change()
+        runs.run("delta: inserts, updates, deletes, key changes", CHANGED_ENDPOINTS)
+        for district in districts.values():
+            district.commit_late()
+        runs.run("delta: a transaction that committed late", CHANGED_ENDPOINTS)
+        runs.run("full refresh of a subset", REFRESHED_ENDPOINTS, full_refresh=True)
+        _compare_all(progress, platform, districts, tallies)
+    _print(console, tallies, time.monotonic() - started)
+    if port is not None:
+        _serve_ui(console, platform, port)
+    return 0 if all(tally.verified for tally in tallies.values()) else 1
+
+
+def _progress(console: Console) -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    return Progress(*columns, TimeElapsedColumn(), console=console)
+
+
+class _Runs:
+    """Dagster runs of every partition, a few at a time."""
+
+    def __init__(self, processes: Executor, progress: Progress, folder: Path, tallies: dict[TenantYear, _Tally]) -> None:
+        self._processes = processes
+        self._progress = progress
+        self._folder = folder
+        self._tallies = tallies
+
+    def run(self, what: str, endpoints: Sequence[str] = (), *, full_refresh: bool = False) -> None:
+        """One run per partition, all of them done when this returns."""
+        task = self._progress.add_task(what, total=len(self._tallies))
+        started = time.monotonic()
+        runs = {
+            self._processes.submit(_materialize, self._folder, pair, endpoints, full_refresh): pair
+            for pair in self._tallies
+        }
+        for done in as_completed(runs):
+            tally = self._tallies[runs[done]]
+            tally.seconds += time.monotonic() - started
+            if failure := done.result():
+                tally.failures.append(failure)
+                self._progress.console.print(f"[red]{failure}[/]", highlight=False)
+            self._progress.advance(task)
+
+
+def _materialize(folder: Path, pair: TenantYear, endpoints: Sequence[str], full_refresh: bool) -> str:
+    """In a process of its own: one Dagster run of one partition; why it failed, or nothing."""
+    from edfi_dagster.cli.runs import materialize_pair
+
+    return materialize_pair(
+        embedded_platform(folder), pair, endpoints=endpoints, full_refresh=full_refresh
+    ).failure
+
+
+# -- comparing ---------------------------------------------------------------------------------------------
+
+
+def _compare_all(
+    progress: Progress,
+    platform: Platform,
+    districts: dict[TenantYear, District],
+    tallies: dict[TenantYear, _Tally],
+) -> None:
+    """Every record of every endpoint of every partition: warehouse against ODS."""
+    endpoints = {pair: endpoints_of(platform, pair) for pair in districts}
+    task = progress.add_task("compare warehouse and ODS record by record", total=sum(map(len, endpoints.values())))
+    warehouse = open_warehouse(platform, open_lake(platform.lake), progress.console.print)
+    with warehouse.connected() as connection:
+        for pair, district in districts.items():
+            tally = tallies[pair]
+            tally.deletes = _count(connection, platform.tables.deletes, pair)
+            tally.key_changes = _count(connection, platform.tables.key_changes, pair)
+            tally.requests = district.requests()
+            for endpoint in endpoints[pair]:
+                _compare(connection, district, endpoint, tally)
+                progress.advance(task)
+
+
+def _compare(connection: Connection, district: District, endpoint: Endpoint, tally: _Tally) -> None:
+    there = Counter(_canonical(line) for line in district.rows(endpoint.path))
+    here = Counter(_canonical(value) for _, value in current_rows(connection, district.pair, endpoint))
+    tally.endpoints += 1
+    tally.rows += sum(there.values())
+    missing, extra = there - here, here - there
+    if missing or extra:
+        counts = f"{sum(missing.values())} records missing or stale, {sum(extra.values())} too many"
+        tally.differences.append(f"{district.pair} {endpoint.path}: {counts}")
+
+
+def _canonical(text: str) -> str:
+    return json.dumps(json.loads(text), sort_keys=True)
+
+
+def _count(connection: Connection, table: str, pair: TenantYear) -> int:
+    ((count,),) = connection.rows(
+        f"SELECT count(*) FROM {connection.table(table)} WHERE tenant_code = ? AND api_year = ?",  # noqa: S608
+        list(pair),
+    )
+    return int(count)
+
+
+def _print(console: Console, tallies: dict[TenantYear, _Tally], seconds: float) -> None:
+    table = Table(title="Warehouse against ODS", title_justify="left")
+    for heading in ("partition", "endpoints", "rows", "deletes", "key changes", "requests", "seconds", "verified"):
+        left = heading in {"partition", "verified"}
+        table.add_column(heading, justify="left" if left else "right", no_wrap=left)
+    for pair, tally in tallies.items():
+        numbers = (tally.endpoints, tally.rows, tally.deletes, tally.key_changes, tally.requests)
+        verified = "[green]yes[/]" if tally.verified else "[bold red]NO[/]"
+        table.add_row(str(pair), *(f"{n:,}" for n in numbers), f"{tally.seconds:.1f}", verified)
+    console.print(table)
+    for tally in tallies.values():
+        for line in [*tally.failures, *tally.differences]:
+            console.print(f"[red]- {line}[/]", highlight=False)
+    console.print(f"{len(tallies)} partitions in {seconds:.0f} s", highlight=False)
+
+
+# -- the UI ------------------------------------------------------------------------------------------------
+
+
+def _serve_ui(console: Console, platform: Platform, port: int) -> None:
+    """``dagster dev`` over the instance of the runs above, until it is interrupted."""
+    environment = dict(os.environ)
+    if not environment.get("DAGSTER_HOME") and not Path("dagster.yaml").is_file():
+        environment["DAGSTER_HOME"] = str(platform.folder / ".dagster")
+    console.print(f"UI: http://127.0.0.1:{port}/asset-groups (Ctrl-C ends it)", highlight=False)
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "edfi_dagster.definitions", "-h", "127.0.0.1"]
+    try:
+        subprocess.run([*command, "-p", str(port)], env=environment, check=False)  # noqa: S603 - our own command
+    except KeyboardInterrupt:
+        console.print("ended")

@@ -1,0 +1,163 @@
+"""Dagster runs of one tenant and year, in this process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.instance.ref import InstanceRef
+from rich.console import Console
+from rich.table import Table
+
+from edfi_dagster.assets.keys import AssetKeys, partition_key
+from edfi_dagster.automation.jobs import EXTRACT_JOB
+from edfi_dagster.config import ConfigError, Platform, TenantYear
+from edfi_dagster.definitions import build
+from edfi_dagster.extract import rebuild
+from edfi_dagster.lake.store import open_lake
+from edfi_dagster.ods.catalogue import endpoints_of, find_endpoints
+from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS
+from edfi_dagster.resources import open_warehouse, prepare_warehouse
+
+_SHOWN = 30
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did: (asset, metadata) of everything it materialized, and why it failed if it did."""
+
+    pair: TenantYear
+    run_id: str
+    success: bool
+    assets: list[tuple[str, dict[str, Any]]]
+    failure: str
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "tenant": self.pair.tenant,
+            "year": self.pair.year,
+            "run_id": self.run_id,
+            "success": self.success,
+            "failure": self.failure or None,
+            "materialized": dict(self.assets),
+        }
+
+
+def open_instance(platform: Platform) -> dg.DagsterInstance:
+    """The instance of DAGSTER_HOME, else of the dagster.yaml found here, else ``.dagster/`` beside the configuration."""
+    if os.environ.get("DAGSTER_HOME"):
+        return dg.DagsterInstance.get()
+    local = Path("dagster.yaml").is_file()
+    home = (Path.cwd() if local else platform.folder) / ".dagster"
+    home.mkdir(exist_ok=True)
+    with (home / "instance.lock").open("w") as lock:
+        # Two processes that make a new SQLite instance at once trip over each other's tables.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        instance = (
+            dg.DagsterInstance.from_config(str(Path.cwd()))
+            if local
+            else dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home)))
+        )
+        instance.get_run_records(limit=1)
+        instance.get_asset_keys(limit=1)
+    return instance
+
+
+def materialize_pair(
+    platform: Platform,
+    pair: TenantYear,
+    *,
+    endpoints: Sequence[str] = (),
+    select: Sequence[str] = (),
+    full_refresh: bool = False,
+) -> Report:
+    """Run the extract job for one pair, whole or for a selection. Raises ConfigError for an unknown selection."""
+    keys = _selected(platform, pair, endpoints, select)
+    job = build(platform).resolve_job_def(EXTRACT_JOB)
+    with open_instance(platform) as instance:
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=partition_key(pair),
+            asset_selection=keys or None,
+            run_config={"resources": {"edfi_run": {"config": {"full_refresh": full_refresh}}}, **_QUIET},
+            raise_on_error=False,
+        )
+        return Report(pair, result.run_id, result.success, _materialized(result), _failure(result))
+
+
+def rebuild_pair(platform: Platform, pair: TenantYear) -> tuple[int, list[str]]:
+    """Replay the lake of one pair into its warehouse; rows loaded, and what could not be rebuilt."""
+    lake = open_lake(platform.lake)
+    warehouse = open_warehouse(platform, lake, Console(stderr=True).print)
+    endpoints = endpoints_of(platform, pair)
+    prepare_warehouse(warehouse, endpoints)
+    results = list(rebuild(lake, warehouse, pair, endpoints, tell=Console(stderr=True).print))
+    failures = [cause for result in results for cause in result.failures.values()]
+    return sum(result.rows_inserted for result in results), failures
+
+
+def print_report(report: Report) -> None:
+    """The run as a table: what was materialized, and the failure if there is one."""
+    console = Console()
+    table = Table(title=f"{report.pair}  run {report.run_id[:8]}", title_justify="left")
+    for heading in ("asset", "rows", "loaded", "from", "to"):
+        table.add_column(heading, justify="left" if heading == "asset" else "right")
+    for asset, metadata in report.assets[:_SHOWN]:
+        numbers = [
+            metadata.get(f"edfi/{name}", "")
+            for name in ("rows", "rows_loaded", "min_change_version", "max_change_version")
+        ]
+        table.add_row(asset, *(f"{n:,}" if isinstance(n, int) else str(n) for n in numbers))
+    console.print(table if report.assets else f"{report.pair}: nothing changed")
+    if len(report.assets) > _SHOWN:
+        console.print(f"… and {len(report.assets) - _SHOWN} more; all with --json, or in the UI")
+    if report.failure:
+        console.print(f"\n[bold red]failed[/] {report.failure}", highlight=False)
+
+
+def _selected(
+    platform: Platform, pair: TenantYear, endpoints: Sequence[str], select: Sequence[str]
+) -> list[dg.AssetKey]:
+    keys = AssetKeys(platform)
+    wanted = [dg.AssetKey.from_user_string(key) for key in select]
+    for endpoint in find_endpoints(endpoints, endpoints_of(platform, pair)):
+        wanted.append(keys.endpoint(endpoint))
+        if endpoint.has_changes:
+            wanted += [keys.endpoint(endpoint, DELETES), keys.endpoint(endpoint, KEY_CHANGES)]
+        if not endpoint.is_descriptor:
+            wanted.append(keys.table(endpoint))
+    known = {keys.endpoint(e, k) for e in keys.endpoints for k in (RECORDS, DELETES, KEY_CHANGES)}
+    known |= {keys.table(e) for e in keys.endpoints if not e.is_descriptor}
+    unknown = [key.to_user_string() for key in wanted if key not in known]
+    if unknown:
+        raise ConfigError(f"--select: no asset called {', '.join(unknown)}; write it as in the UI, e.g. ed_fi/students")
+    return wanted
+
+
+def _materialized(result: dg.ExecuteInProcessResult) -> list[tuple[str, dict[str, Any]]]:
+    events = [
+        event.step_materialization_data.materialization
+        for event in result.all_events
+        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION
+    ]
+    return [
+        (m.asset_key.to_user_string(), {name: value.value for name, value in m.metadata.items()}) for m in events
+    ]
+
+
+def _failure(result: dg.ExecuteInProcessResult) -> str:
+    if result.success:
+        return ""
+    for event in result.all_events:
+        if event.event_type == dg.DagsterEventType.STEP_FAILURE:
+            data = event.step_failure_data
+            if data.user_failure_data and data.user_failure_data.description:
+                return data.user_failure_data.description
+            return data.error.message if data.error else "the run failed"
+    return "the run failed; see it in the UI"

@@ -1,0 +1,36 @@
+"""The code location: configuration → assets, resources, jobs. Contacts nothing."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from edfi_dagster.assets.extract import build_extract
+from edfi_dagster.assets.keys import AssetKeys, partitions_of
+from edfi_dagster.assets.specs import LAKE_IO_MANAGER, WAREHOUSE_IO_MANAGER, Specs
+from edfi_dagster.automation.jobs import build_extract_job
+from edfi_dagster.config import Platform, load_platform
+from edfi_dagster.io_managers import LakeIOManager, WarehouseIOManager
+from edfi_dagster.resources import EdfiRun
+
+
+def build(platform: Platform) -> dg.Definitions:
+    """The definitions of one platform."""
+    keys = AssetKeys(platform)
+    partitions = partitions_of(platform)
+    extract = build_extract(platform, keys, partitions)
+    return dg.Definitions(
+        assets=[extract, *Specs(platform, keys, partitions).reported()],
+        jobs=[build_extract_job(extract)],
+        resources={
+            "edfi_run": EdfiRun(),
+            LAKE_IO_MANAGER: LakeIOManager(platform),
+            WAREHOUSE_IO_MANAGER: WarehouseIOManager(platform),
+        },
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The definitions of the configured platform, or of the embedded default."""
+    return build(load_platform())

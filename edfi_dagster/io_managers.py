@@ -1,0 +1,119 @@
+"""What downstream Python assets get from lake and warehouse, and where their own tables go. Never a pickle.
+
+A downstream asset says by its annotation what it wants of an endpoint or a raw table: ``Manifest`` (the latest pull),
+``pandas.DataFrame`` (one row per current record, one column per property) or ``Iterator[dict]`` (current records one by
+one). It gets its own partition's rows only. A DataFrame it returns becomes a table with ``tenant_code`` and
+``api_year`` in front, whose partition is replaced in one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, get_origin
+
+import dagster as dg
+
+from edfi_dagster.assets.keys import AssetKeys, pair_of
+from edfi_dagster.config import Platform, TenantYear
+from edfi_dagster.lake import paths
+from edfi_dagster.lake.manifest import Manifest, read_manifest, stamps
+from edfi_dagster.lake.store import open_lake
+from edfi_dagster.ods.catalogue import Endpoint
+from edfi_dagster.ods.pages import RecordKind
+from edfi_dagster.resources import open_warehouse
+from edfi_dagster.warehouse.current import current_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Rows = Iterator[dict[str, Any]]
+
+
+class LakeIOManager(dg.IOManager):
+    """Endpoint assets: their latest manifest, or the current records behind them."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._keys = AssetKeys(platform)
+        self._lake = open_lake(platform.lake)
+
+    def handle_output(self, context: dg.OutputContext, obj: Manifest) -> None:
+        """A pull is in the lake once its manifest is: what is left is to say where."""
+        context.add_output_metadata({"edfi/rows": obj.rows, "edfi/files": [file.path for file in obj.files]})
+
+    def load_input(self, context: dg.InputContext) -> Manifest | pd.DataFrame | Rows:
+        pair = pair_of(context.partition_key)
+        endpoint, kind = self._endpoint(context.asset_key)
+        if context.dagster_type.typing_type is Manifest:
+            return self._latest(pair, endpoint, kind)
+        return _records(self._platform, pair, endpoint, context)
+
+    def _endpoint(self, key: dg.AssetKey) -> tuple[Endpoint, RecordKind]:
+        for endpoint in self._keys.endpoints:
+            kinds: tuple[RecordKind, ...] = ("records", "deletes", "key_changes")
+            for kind in kinds:
+                if self._keys.endpoint(endpoint, kind) == key:
+                    return endpoint, kind
+        raise dg.DagsterInvariantViolationError(f"{key.to_user_string()} is no endpoint of this platform")
+
+    def _latest(self, pair: TenantYear, endpoint: Endpoint, kind: RecordKind) -> Manifest:
+        for stamp in reversed(stamps(self._lake, pair)):
+            folder = paths.pull_folder(pair, stamp, endpoint, kind)
+            path = paths.manifest_path(folder, endpoint.snake)
+            if self._lake.exists(path):
+                return read_manifest(self._lake, path)
+        raise dg.DagsterInvariantViolationError(
+            f"the lake holds no {kind} of {endpoint.path} for {pair}; materialize it first"
+        )
+
+
+class WarehouseIOManager(dg.IOManager):
+    """Raw tables, and the tables that downstream Python assets make."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._keys = AssetKeys(platform)
+
+    def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
+        """Replace the partition's rows of the asset's own table."""
+        pair = pair_of(context.partition_key)
+        frame = obj.copy()
+        frame.insert(0, "tenant_code", pair.tenant)
+        frame.insert(1, "api_year", pair.year)
+        warehouse = open_warehouse(self._platform, open_lake(self._platform.lake), context.log.info)
+        with warehouse.connected() as connection:
+            connection.replace_partition(context.asset_key.path[-1], frame, pair)
+        context.add_output_metadata({"dagster/partition_row_count": len(obj)})
+
+    def load_input(self, context: dg.InputContext) -> pd.DataFrame | Rows:
+        pair = pair_of(context.partition_key)
+        for endpoint in self._keys.endpoints:
+            if self._keys.table(endpoint) == context.asset_key and not endpoint.is_descriptor:
+                return _records(self._platform, pair, endpoint, context)
+        raise dg.DagsterInvariantViolationError(
+            f"{context.asset_key.to_user_string()} is no raw table of this platform"
+        )
+
+
+def _records(
+    platform: Platform, pair: TenantYear, endpoint: Endpoint, context: dg.InputContext
+) -> pd.DataFrame | Rows:
+    import pandas as pd  # takes a second, which a code location that only loads need not spend
+
+    wanted = context.dagster_type.typing_type
+    warehouse = open_warehouse(platform, open_lake(platform.lake), _log(context))
+    with warehouse.connected() as connection:
+        rows = [json.loads(value) for _, value in current_rows(connection, pair, endpoint)]
+    if wanted is pd.DataFrame:
+        return pd.DataFrame(rows)
+    if get_origin(wanted) is Iterator or wanted is Iterator:
+        return iter(rows)
+    raise dg.DagsterInvariantViolationError(
+        f"{context.asset_key.to_user_string()} can be loaded as Manifest, pandas.DataFrame or Iterator[dict], "
+        f"not as {wanted}"
+    )
+
+
+def _log(context: dg.InputContext) -> Any:
+    return context.log.info if context.log else print
