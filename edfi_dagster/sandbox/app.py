@@ -1,0 +1,191 @@
+"""The ASGI application: finds the ODS, runs hooks, faults and authentication, answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from edfi_dagster.sandbox import control, errors, metadata, oauth
+from edfi_dagster.sandbox.data import DataApi, json_response
+from edfi_dagster.sandbox.errors import ApiError
+from edfi_dagster.sandbox.faults import Fault
+from edfi_dagster.sandbox.site import RequestInfo, Site
+from edfi_dagster.sandbox.store import Store
+
+
+class App:
+    """Serves a ``Site``. Control routes pass no hooks, faults or latency and are not recorded."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        segments = [segment for segment in request.scope["path"].split("/") if segment]
+        store, rest = self.site.locate(segments)
+        if store is not None and rest[:1] == ["_control"]:
+            await (await self._guarded(control.answer(self.site, store, request, rest[1:]), request))(
+                scope, receive, send
+            )
+            return
+        info = RequestInfo(
+            request.method,
+            request.scope["path"],
+            dict(request.query_params),
+            store.name if store else "",
+            dict(request.headers),
+        )
+        for hook in tuple(self.site.before_request):
+            hook(info)
+        if self.site.settings.latency:
+            await asyncio.sleep(self.site.settings.latency)
+        fault = self.site.faults.strike(info.method, info.path)
+        if fault is not None and fault.action != "slow":
+            await self._break(fault, info, request, receive, send, store, rest)
+            return
+        if fault is not None:
+            await asyncio.sleep(fault.seconds)
+        response = await self._guarded(self._answer(request, store, rest), request)
+        self._record(info, response.status_code)
+        await response(scope, receive, send)
+
+    def _record(self, info: RequestInfo, status: int) -> None:
+        answered = info.answered(status)
+        self.site.requests.append(answered)
+        for hook in tuple(self.site.after_response):
+            hook(answered)
+
+    async def _guarded(self, answer: Any, request: Request) -> Response:
+        """The answer, or the problem document of the ``ApiError`` it raises."""
+        try:
+            response: Response = await answer
+        except ApiError as error:
+            correlation = request.headers.get("correlation-id") or request.query_params.get("correlationId")
+            return error.response(correlation)
+        return response
+
+    async def _answer(self, request: Request, store: Store | None, rest: list[str]) -> Response:
+        if store is None:
+            if not rest and request.method == "GET":
+                return metadata.discovery(request, None)
+            raise errors.no_such_route()
+        area = [segment.lower() for segment in rest[:2]]
+        if not area:
+            return metadata.discovery(request, store)
+        if area == ["oauth", "token"] and len(rest) == 2:
+            return await self._token(request, store)
+        if area[0] == "metadata":
+            return metadata.answer(request, store, rest[1:], self.site.settings.max_page)
+        if area == ["oauth", "token_info"] and len(rest) == 2:
+            return await self._token_info(request, store)
+        if area not in (["data", "v3"], ["changequeries", "v1"]):
+            raise errors.no_such_route()
+        return await self._protected(request, store, area[0], rest[2:])
+
+    async def _protected(self, request: Request, store: Store, area: str, rest: list[str]) -> Response:
+        """Answer what needs a token: data and change queries."""
+        refusal = self._refusal(request, store)
+        if refusal is not None:
+            return refusal
+        api = DataApi(store, self.site.settings.max_page, metadata.base_url(request, store))
+        if area == "data":
+            parameters = {name.lower(): value for name, value in request.query_params.items()}
+            return await api.answer(request, rest, parameters)
+        if [segment.lower() for segment in rest] != ["availablechangeversions"]:
+            raise errors.no_such_route()
+        return api.available_change_versions(request)
+
+    async def _token(self, request: Request, store: Store) -> Response:
+        if request.method != "POST":
+            raise errors.method_not_allowed("POST")
+        organizations = {str(row["localEducationAgencyId"]) for row in store.rows("localEducationAgencies")}
+        return await oauth.token_response(request, self.site.tokens(store), organizations)
+
+    async def _token_info(self, request: Request, store: Store) -> Response:
+        if request.method != "POST":
+            raise errors.method_not_allowed("POST")
+        fields = await oauth.read_fields(request)
+        token = fields.get("token", "")
+        if len(token) != 32:
+            raise errors.bad_request("The token was missing or is not valid.")
+        if request.headers.get("authorization", "").removeprefix("Bearer ").strip() != token:
+            raise errors.bad_request("The token of the body is not the token of the Authorization header.")
+        if not self.site.tokens(store).is_valid(token):
+            return Response(status_code=401)
+        return json_response(metadata.token_info(store, self.site.settings.key))
+
+    def _refusal(self, request: Request, store: Store) -> Response | None:
+        """The 401 of a request without a valid token; its body is empty behind a route prefix."""
+        error = _bearer_error(request.headers.get("authorization"))
+        token = (request.headers.get("authorization") or "").partition(" ")[2].strip()
+        if error is None and self.site.tokens(store).is_valid(token):
+            return None
+        if store.name:
+            return Response(status_code=401)
+        raise errors.unauthenticated(error or "Invalid token")
+
+    async def _break(
+        self,
+        fault: Fault,
+        info: RequestInfo,
+        request: Request,
+        receive: Receive,
+        send: Send,
+        store: Store | None,
+        rest: list[str],
+    ) -> None:
+        """Answer as the fault says instead of (or with part of) the real answer."""
+        if fault.action == "reset":
+            self._record(info, 0)
+            _abort(send)
+            return
+        if fault.action in ("status", "html"):
+            self._record(info, fault.status)
+            await _instead(fault)(request.scope, receive, send)
+            return
+        response = await self._guarded(self._answer(request, store, rest), request)
+        body = bytes(response.body)
+        self._record(info, response.status_code)
+        if fault.action == "invalid_json":
+            broken = Response(body[: len(body) // 2] or b"{", response.status_code)
+            broken.headers["content-type"] = "application/json; charset=utf-8"
+            await broken(request.scope, receive, send)
+            return
+        await send(
+            {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+        )
+        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+        await asyncio.sleep(fault.seconds if fault.action == "stall" else 0.05)
+        _abort(send)
+
+
+def _instead(fault: Fault) -> Response:
+    if fault.action == "status":
+        return Response(fault.body, fault.status, headers=dict(fault.headers))
+    page = fault.body or b"<html><body><h1>Gateway</h1></body></html>"
+    return Response(page, fault.status, headers={"content-type": "text/html", **fault.headers})
+
+
+def _bearer_error(header: str | None) -> str | None:
+    if not header:
+        return "Authorization header is missing."
+    scheme, _, value = header.partition(" ")
+    if scheme.lower() != "bearer":
+        return "Unknown Authorization header scheme."
+    if not value.strip():
+        return "Missing Authorization header bearer token value."
+    return None if " " not in value.strip() else "Invalid Authorization header."
+
+
+def _abort(send: Send) -> None:
+    """Close the connection under the client, which ASGI itself cannot express."""
+    cycle = getattr(send, "__self__", None)
+    if cycle is None:
+        raise RuntimeError("connections can be broken only under uvicorn")
+    cycle.disconnected = True
+    cycle.response_complete = True
+    cycle.transport.abort()

@@ -1,0 +1,204 @@
+"""Problem details as ODS/API 7.2 and later write them (RFC 9457 shape, ``urn:ed-fi:api:`` types)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from uuid import uuid4
+
+import msgspec
+from starlette.responses import Response
+
+
+class ApiError(Exception):
+    """An answer other than success: everything a problem document says."""
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        title: str,
+        detail: str,
+        *,
+        errors: Sequence[str] = (),
+        validation_errors: Mapping[str, Sequence[str]] | None = None,
+        headers: Mapping[str, str] | None = None,
+        middleware: bool = False,
+    ) -> None:
+        super().__init__(f"{status} {kind}: {detail} {' '.join(errors)}".rstrip())
+        self.status = status
+        self.kind = kind
+        self.title = title
+        self.detail = detail
+        self.errors = list(errors)
+        self.validation_errors = {name: list(texts) for name, texts in (validation_errors or {}).items()}
+        self.headers = dict(headers or {})
+        self.middleware = middleware
+
+    def response(self, correlation_id: str | None = None) -> Response:
+        """The problem document. Controllers send it as plain JSON, middleware as problem+json."""
+        problem: dict[str, object] = {
+            "detail": self.detail,
+            "type": f"urn:ed-fi:api:{self.kind}",
+            "title": self.title,
+            "status": self.status,
+            "correlationId": correlation_id or str(uuid4()),
+        }
+        if self.validation_errors:
+            problem["validationErrors"] = self.validation_errors
+        if self.errors:
+            problem["errors"] = self.errors
+        media = "application/problem+json" if self.middleware else "application/json; charset=utf-8"
+        content = msgspec.json.format(msgspec.json.encode(problem), indent=2)
+        return Response(content, self.status, headers={**self.headers, "content-type": media})
+
+
+def bad_parameters(*errors: str, detail: str = "The request construction was invalid.") -> ApiError:
+    kind = "bad-request:parameter-validation-failed"
+    return ApiError(400, kind, "Parameter Validation Failed", detail, errors=errors)
+
+
+def bad_request(*errors: str) -> ApiError:
+    detail = "The request could not be processed. See 'errors' for details."
+    return ApiError(400, "bad-request", "Bad Request", detail, errors=errors)
+
+
+def bad_data(validation_errors: Mapping[str, Sequence[str]]) -> ApiError:
+    detail = "Data validation failed. See 'validationErrors' for details."
+    kind = "bad-request:data-validation-failed"
+    return ApiError(400, kind, "Data Validation Failed", detail, validation_errors=validation_errors)
+
+
+def bad_id(value: str) -> ApiError:
+    return bad_data({"$.id": [f"The value '{value}' is not valid."]})
+
+
+def key_change_refused(name: str) -> ApiError:
+    return ApiError(
+        400,
+        "bad-request:data-validation-failed:key-change-not-supported",
+        "Key Change Not Supported",
+        f"Identifying values for the {name} resource cannot be changed. Delete and recreate the resource item instead.",
+    )
+
+
+def not_found(detail: str = "The specified resource could not be found.") -> ApiError:
+    return ApiError(404, "not-found", "Not Found", detail)
+
+
+def no_such_route() -> ApiError:
+    return ApiError(
+        404, "not-found", "Not Found", "The specified data resource could not be found.", middleware=True
+    )
+
+
+def method_not_allowed(allow: str) -> ApiError:
+    return ApiError(
+        405,
+        "method-not-allowed",
+        "Method Not Allowed",
+        "The request construction was invalid.",
+        errors=["The HTTP method is not allowed on this resource."],
+        headers={"Allow": allow},
+    )
+
+
+def snapshot_is_read_only() -> ApiError:
+    return ApiError(
+        405,
+        "snapshots:method-not-allowed",
+        "Method Not Allowed with Snapshots",
+        "Snapshots are read-only.",
+        errors=["The Use-Snapshot header was applied to a write request."],
+        headers={"Allow": "GET"},
+    )
+
+
+def unresolved_reference(name: str) -> ApiError:
+    return ApiError(
+        409,
+        "data-conflict:unresolved-reference",
+        "Unresolved Reference",
+        f"The referenced '{name}' resource does not exist.",
+    )
+
+
+def still_referenced(name: str) -> ApiError:
+    return ApiError(
+        409,
+        "data-conflict:dependent-item-exists",
+        "Dependent Item Exists",
+        f"The requested action cannot be performed because this item is referenced by an existing '{name}' item.",
+    )
+
+
+def key_taken(name: str) -> ApiError:
+    return ApiError(
+        409,
+        "data-conflict:non-unique-identity",
+        "Identifying Values Are Not Unique",
+        "The identifying value(s) of the item are the same as another item that already exists.",
+        errors=[f"A primary key conflict occurred when attempting to create or update a record in '{name}'."],
+    )
+
+
+def concurrent_write() -> ApiError:
+    return ApiError(
+        409,
+        "data-conflict:multi-user-conflict",
+        "Multi-User Conflict",
+        "The item was modified by another request while this one was in progress.",
+    )
+
+
+def etag_mismatch() -> ApiError:
+    return ApiError(
+        412,
+        "optimistic-lock-failed",
+        "Optimistic Lock Failed",
+        "The item has been modified by another user.",
+        errors=[
+            "The resource item's etag value does not match what was specified in the 'If-Match' request header."
+        ],
+    )
+
+
+def unsupported_media_type() -> ApiError:
+    return ApiError(
+        415,
+        "unsupported-media-type",
+        "Unsupported Media Type",
+        "The media type of the request is not supported.",
+        middleware=True,
+    )
+
+
+def access_denied(action: str, path: str) -> ApiError:
+    return ApiError(
+        403,
+        "security:authorization:access-denied:action"
+        if action != "resource"
+        else "security:authorization:access-denied:resource",
+        "Authorization Denied",
+        "Access to the resource could not be authorized.",
+        errors=[f"The API client's assigned claim set does not grant the access needed to '/{path}'."],
+    )
+
+
+def unauthenticated(error: str) -> ApiError:
+    return ApiError(
+        401,
+        "security:authentication",
+        "Authentication Failed",
+        "The caller could not be authenticated.",
+        errors=[error],
+        middleware=True,
+    )
+
+
+def too_many_tokens() -> ApiError:
+    return ApiError(
+        429,
+        "security:authentication:too-many-tokens",
+        "Too Many Access Tokens",
+        "The caller has too many active access tokens. Use the tokens already issued until they expire.",
+    )

@@ -1,0 +1,112 @@
+"""Tokens of ODS/API 7.3: client credentials, thirty minutes, at most fifteen live ones per key."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import uuid4
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from edfi_dagster.sandbox.errors import too_many_tokens, unsupported_media_type
+
+TOKENS_PER_KEY = 15
+NOT_STORED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
+class TokenRefused(Exception):
+    """An OAuth error answer: HTTP status and error code."""
+
+    def __init__(self, status: int, code: str, description: str | None = None) -> None:
+        super().__init__(code)
+        self.status = status
+        self.body = {"error": code, **({"error_description": description} if description else {})}
+
+
+@dataclass
+class Tokens:
+    """The access tokens of one tenant's security store. ``clock`` counts seconds."""
+
+    key: str
+    secret: str
+    seconds: int
+    clock: Callable[[], float] = time.monotonic
+    expiries: dict[str, float] = field(default_factory=dict)
+
+    def issue(self, scope: str | None = None) -> dict[str, Any]:
+        now = self.clock()
+        self.expiries = {token: expiry for token, expiry in self.expiries.items() if expiry > now}
+        if len(self.expiries) >= TOKENS_PER_KEY:
+            raise too_many_tokens()
+        token = uuid4().hex
+        self.expiries[token] = now + self.seconds
+        answer: dict[str, Any] = {"access_token": token, "expires_in": self.seconds, "token_type": "bearer"}
+        return answer | ({"scope": scope} if scope else {})
+
+    def is_valid(self, token: str) -> bool:
+        return self.expiries.get(token, 0.0) > self.clock()
+
+    def expire_all(self) -> None:
+        """End every token now, as an expiry in the middle of a run does."""
+        self.expiries.clear()
+
+
+async def token_response(request: Request, tokens: Tokens, organizations: set[str]) -> Response:
+    """Answer ``POST …/oauth/token``. ``organizations`` are the scopes the key may ask for."""
+    fields = await read_fields(request)
+    try:
+        key, secret = _credentials(request.headers.get("authorization"), fields)
+        if fields.get("grant_type") != "client_credentials":
+            raise TokenRefused(400, "unsupported_grant_type")
+        if (key, secret) != (tokens.key, tokens.secret):
+            raise TokenRefused(401, "invalid_client")
+        scope = fields.get("scope") or None
+        if scope is not None and scope not in organizations:
+            raise TokenRefused(400, "invalid_scope", "The client is not associated with the requested scope.")
+    except TokenRefused as refused:
+        return JSONResponse(refused.body, refused.status, headers=NOT_STORED)
+    return JSONResponse(tokens.issue(scope), headers=NOT_STORED)
+
+
+async def read_fields(request: Request) -> dict[str, str]:
+    """The fields of a form or JSON body. Raises ``ApiError`` (415) for another content type."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    body = await request.body()
+    if kind == "application/x-www-form-urlencoded":
+        return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+    if kind == "application/json":
+        try:
+            fields = json.loads(body or b"{}")
+        except ValueError:
+            return {}
+        return {str(k): str(v) for k, v in fields.items()} if isinstance(fields, dict) else {}
+    raise unsupported_media_type()
+
+
+def _credentials(header: str | None, fields: dict[str, str]) -> tuple[str, str]:
+    in_body = "client_id" in fields or "client_secret" in fields
+    if header is None:
+        if not in_body:
+            raise TokenRefused(401, "invalid_request")
+        return fields.get("client_id", ""), fields.get("client_secret", "")
+    if in_body:
+        raise TokenRefused(400, "invalid_client")
+    words = header.split(" ")
+    if len(words) != 2:
+        raise TokenRefused(400, "invalid_request")
+    if words[0].lower() != "basic":
+        raise TokenRefused(401, "invalid_client")
+    try:
+        parts = base64.b64decode(words[1], validate=True).decode().split(":")
+    except (binascii.Error, UnicodeDecodeError):
+        parts = []
+    if len(parts) != 2:
+        raise TokenRefused(400, "invalid_request")
+    return parts[0], parts[1]
