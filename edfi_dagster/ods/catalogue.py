@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from edfi_dagster.config import (
     ConfigError,
-    EndpointSelection,
+    EndpointKind,
     Platform,
     SelectedEndpoint,
     TenantYear,
@@ -28,6 +28,8 @@ from edfi_dagster.config import (
 RESOURCE: Literal["resource"] = "resource"
 DESCRIPTOR: Literal["descriptor"] = "descriptor"
 Kind = Literal["resource", "descriptor"]
+_SELECTIONS: Mapping[Kind, EndpointKind] = {RESOURCE: "resources", DESCRIPTOR: "descriptors"}
+_ED_FI = normalise_endpoint("ed-fi", "")
 
 
 @dataclass(frozen=True, order=True)
@@ -134,22 +136,24 @@ def _without_collisions(endpoints: Iterable[Endpoint]) -> Iterator[Endpoint]:
 def endpoints_of(platform: Platform, pair: TenantYear) -> tuple[Endpoint, ...]:
     """The endpoints chosen for one tenant-year: what ``resources`` and ``descriptors`` say, of its standard.
 
+    An endpoint's ``snake`` is the one it has beside all of its standard, whether those are chosen or not.
     Raises ConfigError where the configuration names an endpoint that the standard does not have in that
-    list and gives no namespace of an extension.
+    list and gives no namespace of an extension, and where a shared table has the name of a resource's.
     """
     standard = standard_endpoints(platform.ods(pair).extract.data_standard)
-    return tuple(
-        _without_collisions(
-            [
-                *_chosen(platform.extract.resources, standard, RESOURCE),
-                *_chosen(platform.extract.descriptors, standard, DESCRIPTOR),
-            ]
-        )
-    )
+    chosen = [e for kind in (RESOURCE, DESCRIPTOR) for e in _chosen(platform, pair, standard, kind)]
+    named_apart = {e.path: e for e in _without_collisions(dict.fromkeys([*standard, *chosen]))}
+    found = tuple(named_apart[endpoint.path] for endpoint in chosen)
+    _check_shared_tables(platform, found)
+    return found
 
 
-def _chosen(selection: EndpointSelection, standard: tuple[Endpoint, ...], kind: Kind) -> Iterator[Endpoint]:
-    known = {_normal(e): e for e in standard if e.kind == kind}
+def _chosen(
+    platform: Platform, pair: TenantYear, standard: Iterable[Endpoint], kind: Kind
+) -> Iterator[Endpoint]:
+    known = {_normal(endpoint): endpoint for endpoint in standard if endpoint.kind == kind}
+    selection = platform.extract.selection(_SELECTIONS[kind])
+    _check_names(platform, pair, known.keys(), kind)
     wanted = dict.fromkeys(known) if selection.all else {}
     for normal, named in selection.overrides.items():
         if named.options.enabled is False:
@@ -160,20 +164,49 @@ def _chosen(selection: EndpointSelection, standard: tuple[Endpoint, ...], kind: 
         yield known[normal] if normal in known else _extension(selection.overrides[normal], kind)
 
 
+def _check_names(platform: Platform, pair: TenantYear, known: Collection[str], kind: Kind) -> None:
+    """An endpoint switched off need not exist: one configuration may serve several standards."""
+    places = f"extract.{kind}s", f"tenants.{pair.tenant}.years.{pair.year}.extract.{kind}s"
+    year = platform.tenants[pair.tenant].years[pair.year].extract
+    named = platform.extract.selection(_SELECTIONS[kind]).overrides
+    of_year = year.selection(_SELECTIONS[kind]).overrides
+    for normal, endpoint in named.items():
+        is_extension = normalise_endpoint(endpoint.namespace, "") != _ED_FI
+        if normal not in known and endpoint.options.enabled is not False and not is_extension:
+            raise ConfigError(
+                f"{platform.source}: {places[0]}.{endpoint.written}: the data standard of {pair} has no such "
+                f"{kind}; check the spelling, or write <namespace>/{endpoint.name} when an extension has it"
+            )
+    for normal, endpoint in of_year.items():
+        if normal not in known and normal not in named:
+            raise ConfigError(
+                f"{platform.source}: {places[1]}.{endpoint.written}: the data standard of {pair} has no such "
+                f"{kind}, nor does {places[0]} name it; check the spelling"
+            )
+
+
+def _check_shared_tables(platform: Platform, endpoints: Iterable[Endpoint]) -> None:
+    resources = {e.snake: e for e in endpoints if not e.is_descriptor}
+    for field, table in platform.tables:
+        if field != "asset_prefix" and (resource := resources.get(str(table).lower())):
+            raise ConfigError(
+                f"{platform.source}: tables.{field}: {table!r} is the table of {resource.path}; choose another name"
+            )
+
+
 def _normal(endpoint: Endpoint) -> str:
     return normalise_endpoint(endpoint.namespace, endpoint.name)
 
 
 def _extension(named: SelectedEndpoint, kind: Kind) -> Endpoint:
-    """An endpoint of an extension: what is not known of it comes from the ODS at run time."""
-    namespace, name = named.namespace, named.name
-    if normalise_endpoint(namespace, "") == normalise_endpoint("ed-fi", ""):
-        raise ConfigError(
-            f"extract.{kind}s.{named.written}: this data standard has no such {kind}; check the spelling, "
-            f"or write <namespace>/{name} when it belongs to an extension"
-        )
+    """An endpoint of an extension: what is not known of it comes from the ODS at run time.
+
+    Written in snake_case it becomes camelCase, wrong at most in casing, which the API does not mind.
+    """
+    name = re.sub(r"_+(\w)", lambda match: match[1].upper(), named.name.strip("_"))
+    name = name[:1].lower() + name[1:]
     return Endpoint(
-        namespace=namespace,
+        namespace=named.namespace.replace("_", "-").lower(),
         name=name,
         kind=kind,
         domain="other",
@@ -186,26 +219,27 @@ def _extension(named: SelectedEndpoint, kind: Kind) -> Endpoint:
 
 
 def find_endpoints(names: Iterable[str], among: Iterable[Endpoint]) -> list[Endpoint]:
-    """The endpoints called ``names`` in any casing, with or without namespace (default ``ed-fi``).
+    """The endpoints called ``names`` in any casing, each once, with or without namespace (default ``ed-fi``).
+
+    Without namespace, the ``snake`` of another namespace's endpoint names it as well (``candidates``).
 
     Raises ConfigError naming those that are not among the given ones.
     """
     known = {_normal(endpoint): endpoint for endpoint in among}
     by_snake = {endpoint.snake: endpoint for endpoint in known.values()}
-    found: list[Endpoint] = []
+    found: dict[Endpoint, None] = {}
     missing: list[str] = []
     for written in names:
-        namespace, slash, name = written.rpartition("/")
-        endpoint = known.get(normalise_endpoint(namespace if slash else "ed-fi", name)) or by_snake.get(
-            written
-        )
+        namespace, slash, name = written.strip().rpartition("/")
+        normal = normalise_endpoint(namespace if slash else "ed-fi", name)
+        endpoint = known.get(normal) or by_snake.get(written.strip().lower())
         if endpoint is None:
-            missing.append(written)
+            missing.append(repr(written))
         else:
-            found.append(endpoint)
+            found[endpoint] = None
     if missing:
         raise ConfigError(
             f"no endpoint called {', '.join(missing)} is configured; names are as in the API "
             "(studentSchoolAssociations, tpdm/candidates), in any casing"
         )
-    return found
+    return list(found)

@@ -3,9 +3,10 @@
 Reads Swagger 2.0 (ODS/API up to 7.0) and OpenAPI 3 (7.1 and later). The natural key of an endpoint
 is the set of collection-GET parameters marked ``x-Ed-Fi-isIdentity``; each is mapped to the path of
 the value inside a record (``sectionReference.schoolId``). Ed-Fi flattens a reference's key into the
-referring resource by three naming rules, tried in this order: prefixed with the reference's name
-(``programEducationOrganizationId``), prefixed with its role (``feederSchoolId``), unprefixed and
-unified with equal names (``schoolId``).
+referring resource by four naming rules, tried in this order: prefixed with the reference's name
+(``programEducationOrganizationId``), prefixed with its role (``feederSchoolId``), unprefixed and unified with
+equal names (``schoolId``), prefixed with the reference's name where the words they share are said once
+(``gradingPeriodSequence``, of ``periodSequence``).
 """
 
 from __future__ import annotations
@@ -155,7 +156,14 @@ def flattened_name(reference: str, target: str, part: str, names: Mapping[str, A
     entity = target.rsplit("_", 1)[-1].removesuffix("Reference")
     role = prefix[: -len(entity)] if prefix.lower().endswith(entity.lower()) else ""
     capital = part[:1].upper() + part[1:]
-    for flat in (prefix + capital, role + capital if role else ""):
+    for flat in (prefix + capital, role + capital if role else "", part, _said_once(prefix, capital)):
         if flat in names:
             return flat
     return part
+
+
+def _said_once(prefix: str, capital: str) -> str:
+    for start, letter in enumerate(prefix):
+        if letter.isupper() and capital.startswith(prefix[start:]):
+            return prefix[:start] + capital
+    return ""

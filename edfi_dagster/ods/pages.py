@@ -3,7 +3,8 @@
 Which pager reads what is decided here and nowhere else. On ODS/API 7.3 and later records are read by cursor
 (AggregateId order, so rows that change cannot shift others), several ``/partitions`` side by side; deletes
 and key changes have no cursor and are ordered by change version, so they are read by stepping the lower bound
-to the last version seen, which is safe with ties and with rows that appear or vanish meanwhile.
+to the last version seen, or, where that would change the rows, by offsets that overlap by one row: if it does
+not come again, rows before it have come or gone, and the walk starts over.
 No pager takes an empty or short page alone for the end.
 """
 
@@ -12,14 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
+from edfi_dagster.ods.answers import Answer
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.changes import ChangeWindow
-from edfi_dagster.ods.errors import NotOffered, NotPermitted, UnusableBody
-from edfi_dagster.ods.session import Answer, OdsSession, Tally
+from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, UnusableBody
+from edfi_dagster.ods.session import OdsSession, Tally
 
 T = TypeVar("T")
 RecordKind = Literal["records", "deletes", "key_changes"]
@@ -31,6 +35,7 @@ _SUFFIX = {RECORDS: "", DELETES: "/deletes", KEY_CHANGES: "/keyChanges"}
 # The ODS makes no partition smaller than five of its pages, and none beyond 200 (api.md section 4.6).
 _PAGES_PER_PARTITION = 5
 _MOST_PARTITIONS = 200
+_MOST_RESTARTS = 20
 
 
 class _Identity(msgspec.Struct):
@@ -84,6 +89,7 @@ class Collection:
         self.page_size = page_size
         self._session = session
         self._retries = retries
+        self._has_answered = False
         self._filters = dict(filters or {})
         self._url = f"{session.url('dataManagementApi')}/{endpoint.path}{_SUFFIX[kind]}"
 
@@ -93,8 +99,9 @@ class Collection:
 
     def count(self, window: ChangeWindow) -> int:
         """How many rows the ODS counts in the window now."""
-        page = self._page(window, {"limit": "0", "totalCount": "true"})
-        return self._total(page)
+        # The limit of deletes and key changes is documented from 1 (api.md section 5.4).
+        limit = "0" if self.kind == RECORDS else "1"
+        return self._total(self._page(window, {"limit": limit, "totalCount": "true"}))
 
     def first_page(self, window: ChangeWindow) -> Page:
         """The first page with the Total-Count: one request that settles a window without rows."""
@@ -113,7 +120,7 @@ class Collection:
         seen: set[str] = set()
         while token is not None:
             if token in seen:
-                raise UnusableBody("the ODS gave the same page token twice", endpoint=self.label)
+                raise self._unusable("the ODS gave the same page token twice")
             seen.add(token)
             page = self._page(window, {"pageToken": token, "pageSize": str(self.page_size)})
             if page.rows:
@@ -122,28 +129,50 @@ class Collection:
 
     def changes(self, window: ChangeWindow) -> Iterator[Page]:
         """The deletes or key changes of the window, each once, in change-version order."""
-        low, offset = window.low or 0, 0
-        at_low: set[str] = set()
+        low, offset, restarts = window.low or 0, 0, 0
+        seen: set[str] = set()
+        last_key = ""
         while True:
-            params = {"limit": str(self.page_size), "offset": str(offset), "totalCount": "true"}
-            page = self._page(ChangeWindow(low, window.high), params)
-            fresh = [n for n, key in enumerate(_change_keys(page)) if key not in at_low]
+            page = self._changes_page(ChangeWindow(low, window.high), offset)
+            keys = _change_keys(page)
+            if offset and keys[:1] != [last_key]:
+                offset, restarts = 0, restarts + 1
+                if restarts > _MOST_RESTARTS:
+                    raise self._unusable("the rows keep moving while they are read")
+                continue
+            fresh = [n for n, key in enumerate(keys) if key not in seen]
             if fresh:
-                yield Page([page.rows[n] for n in fresh], [page.ids[n] for n in fresh], total=page.total)
-            if not page.rows or offset + len(page.rows) >= self._total(page):
+                yield _only(page, fresh)
+            if offset + len(keys) >= self._total(page):
                 return
-            last = page.change_versions[-1]
-            if last == low:
-                offset += len(page.rows)
-                at_low.update(_change_keys(page))
+            last_key, last = keys[-1], page.change_versions[-1]
+            # The API folds the key changes of one record in the window that was asked for: it must stay whole.
+            if self.kind == DELETES and last > low:
+                low, offset, seen = last, 0, set(keys)
             else:
-                at_low = {key for key in _change_keys(page) if key.endswith(f"@{last}")}
-                low, offset = last, 0
+                offset += len(keys) - 1
+                seen.update(keys)
+
+    def _changes_page(self, window: ChangeWindow, offset: int) -> Page:
+        """A page that brings a walk on: if it is not the last, then at least two rows, so that pages can overlap."""
+
+        def read(answer: Answer) -> Page:
+            page = _read_changes(answer)
+            if (
+                len(page.rows) < 2
+                and offset + len(page.rows) < (page.total or 0)
+                and (not offset or page.rows)
+            ):
+                raise UnusableBody(f"{page.total} rows are counted, {len(page.rows)} given")
+            return page
+
+        params = {"limit": str(max(2, self.page_size)), "offset": str(offset), "totalCount": "true"}
+        return self._get(self._url, self._params(window, params), read)
 
     def record(self, record_id: str) -> bytes | None:
         """One record by id, layout stripped; None where it is gone or not visible to this key."""
         try:
-            return self._get(f"{self._url}/{record_id}", {}, _read_record)
+            return self._ask(f"{self._url}/{quote(record_id, safe='')}", {}, _read_record)
         except (NotOffered, NotPermitted):
             return None
 
@@ -155,19 +184,40 @@ class Collection:
         return {**self._filters, **window.params, **params}
 
     def _get(self, url: str, params: Mapping[str, str], read: Callable[[Answer], T]) -> T:
+        """An answer of the collection. 403 and 404 say something of it only if they come first."""
+        try:
+            answer = self._ask(url, params, read)
+        except (NotOffered, NotPermitted) as error:
+            if not self._has_answered:
+                raise
+            raise RequestRefused(
+                f"HTTP {error.status} in the middle of reading, after it had answered",
+                status=error.status,
+                pair=error.pair,
+                endpoint=self.label,
+            ) from None
+        self._has_answered = True
+        return answer
+
+    def _ask(self, url: str, params: Mapping[str, str], read: Callable[[Answer], T]) -> T:
         return self._session.get(
             url, params, read, endpoint=self.label, retries=self._retries, tally=self.tally
         )
 
     def _total(self, page: Page) -> int:
         if page.total is None:
-            raise UnusableBody("the ODS did not count (no Total-Count header)", endpoint=self.label)
+            raise self._unusable("the ODS did not count (no Total-Count header)")
         return page.total
+
+    def _unusable(self, reason: str) -> UnusableBody:
+        return UnusableBody(reason, pair=self._session.pair, endpoint=self.label)
 
 
 def _compact(answer: Answer) -> bytes:
     """The body without layout; values, their order and their spelling untouched."""
     try:
+        if not answer.body.isascii():
+            answer.body.decode()  # msgspec lets bytes that are not UTF-8 pass where it copies
         return msgspec.json.format(answer.body, indent=-1)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UnusableBody("the body is cut or is not JSON") from None
@@ -180,7 +230,7 @@ def _read_records(answer: Answer) -> Page:
         ids = [row.id for row in _identities.decode(body)]
     except msgspec.DecodeError:
         raise UnusableBody("the body is not a list of records with an id") from None
-    return Page(rows, ids, answer.headers.get("Next-Page-Token"), _read_total(answer))
+    return Page(rows, ids, answer.headers.get("Next-Page-Token") or None, _read_total(answer))
 
 
 def _read_changes(answer: Answer) -> Page:
@@ -191,12 +241,14 @@ def _read_changes(answer: Answer) -> Page:
     except msgspec.DecodeError:
         raise UnusableBody("the body is not a list of changes with id and changeVersion") from None
     versions = tuple(change.change_version for change in changes)
+    if any(later < earlier for earlier, later in pairwise(versions)):
+        raise UnusableBody("the changes are not in change-version order")
     return Page(rows, [change.id for change in changes], None, _read_total(answer), versions)
 
 
 def _read_total(answer: Answer) -> int | None:
     value = answer.headers.get("Total-Count", "")
-    return int(value) if value.isdigit() else None
+    return int(value) if value.isdecimal() else None
 
 
 def _read_partitions(answer: Answer) -> list[str]:
@@ -213,6 +265,15 @@ def _read_record(answer: Answer) -> bytes:
     except msgspec.DecodeError:
         raise UnusableBody("the body is not a record with an id") from None
     return body
+
+
+def _only(page: Page, places: list[int]) -> Page:
+    return Page(
+        [page.rows[n] for n in places],
+        [page.ids[n] for n in places],
+        total=page.total,
+        change_versions=tuple(page.change_versions[n] for n in places),
+    )
 
 
 def _change_keys(page: Page) -> list[str]:

@@ -5,53 +5,53 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
-from functools import cached_property
-from typing import Any
 
-from edfi_dagster.ods.errors import NotOffered, NotPermitted, UnusableBody
+from edfi_dagster.ods.catalogue import DESCRIPTOR, RESOURCE, Kind
+from edfi_dagster.ods.errors import OdsUnreachable, RequestRefused, UnusableBody
 from edfi_dagster.ods.openapi import DescribedEndpoint, described_endpoints
 from edfi_dagster.ods.session import Answer, OdsSession
 
 
 class PublishedEndpoints:
-    """The endpoints in the ODS's OpenAPI documents; none where it publishes no documents."""
+    """The endpoints in the ODS's OpenAPI documents; none of a kind whose document cannot be had."""
 
     def __init__(self, session: OdsSession) -> None:
         self._session = session
         self._lock = threading.Lock()
+        self._endpoints: dict[Kind, Mapping[str, DescribedEndpoint]] = {}
 
     def offers(self, path: str) -> bool:
         """Whether ``ed-fi/students`` is listed; True where there is no list to look at."""
-        endpoints = self._all()
+        endpoints = self._listed(_kind(path))
         return not endpoints or path.lower() in endpoints
 
     def key(self, path: str) -> Mapping[str, str]:
         """Flat name → JSON path of the endpoint's natural key; empty where it is not published."""
-        endpoint = self._all().get(path.lower())
+        endpoint = self._listed(_kind(path)).get(path.lower())
         return dict(zip(endpoint.key_names, endpoint.key, strict=True)) if endpoint else {}
 
-    def _all(self) -> Mapping[str, DescribedEndpoint]:
+    def _listed(self, kind: Kind) -> Mapping[str, DescribedEndpoint]:
         with self._lock:
-            return self._endpoints
+            if kind not in self._endpoints:
+                self._endpoints[kind] = self._read(kind)
+            return self._endpoints[kind]
 
-    @cached_property
-    def _endpoints(self) -> Mapping[str, DescribedEndpoint]:
-        found: dict[str, DescribedEndpoint] = {}
-        for section in ("resources", "descriptors"):
-            url = f"{self._session.url('openApiMetadata')}/data/v3/{section}/swagger.json"
-            try:
-                document = self._session.get(url, {}, _document, endpoint=f"{section} document")
-            except (NotOffered, NotPermitted):
-                continue
-            found |= {f"{e.namespace}/{e.name}".lower(): e for e in described_endpoints(document)}
-        return found
+    def _read(self, kind: Kind) -> Mapping[str, DescribedEndpoint]:
+        url = f"{self._session.url('openApiMetadata')}/data/v3/{kind}s/swagger.json"
+        try:
+            found = self._session.get(url, {}, _described, endpoint=f"{kind}s document")
+        except (RequestRefused, OdsUnreachable, UnusableBody):
+            # The document is a help, not a need: without it a refusal stays a failure, and a key unknown.
+            return {}
+        return {f"{endpoint.namespace}/{endpoint.name}".lower(): endpoint for endpoint in found}
 
 
-def _document(answer: Answer) -> Mapping[str, Any]:
+def _kind(path: str) -> Kind:
+    return DESCRIPTOR if path.lower().endswith("descriptors") else RESOURCE
+
+
+def _described(answer: Answer) -> list[DescribedEndpoint]:
     try:
-        document = json.loads(answer.body)
-    except ValueError:
-        raise UnusableBody("the OpenAPI document is not JSON") from None
-    if not isinstance(document, dict):
-        raise UnusableBody("the OpenAPI document is not a JSON object")
-    return document
+        return list(described_endpoints(json.loads(answer.body)))
+    except (ValueError, AttributeError, TypeError, KeyError):
+        raise UnusableBody("the body is no OpenAPI document") from None

@@ -13,52 +13,51 @@ What each fault leads to:
     404                                        none                                NotOffered
     3xx                                        never followed with the token       RequestRefused
     any other                                  none                                RequestRefused
+    discovery or token address refused         none                                OdsNotReady
 """
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
-import msgspec
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
 
 from edfi_dagster.config import OdsSettings, TenantYear
+from edfi_dagster.ods.answers import (
+    Answer,
+    Transient,
+    Unauthorised,
+    cause_of,
+    check_status,
+    json_object,
+    seconds_before_retry,
+)
+from edfi_dagster.ods.discovery import Area, Discovery, address, read_discovery
 from edfi_dagster.ods.errors import (
     EdFiError,
-    NotOffered,
-    NotPermitted,
     OdsNotReady,
     OdsUnreachable,
     RequestRefused,
     UnusableBody,
     WrongCredentials,
 )
-from edfi_dagster.ods.token import RENEW_BEFORE_SECONDS, Token, TokenLease
+from edfi_dagster.ods.token import Token, TokenLease, read_token
+
+__all__ = ["Answer", "OdsSession", "Tally"]
 
 T = TypeVar("T")
 
-TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
-CONNECT_SECONDS = 15
-READ_SECONDS = 120
-LONGEST_WAIT_SECONDS = 120.0
+CONNECT_SECONDS = 15.0
+READ_SECONDS = 120.0
 DEFAULT_RETRIES = 5
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A 2xx answer, read to its end."""
-
-    body: bytes
-    headers: Mapping[str, str]
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip"}
 
 
 @dataclass
@@ -77,88 +76,64 @@ class Tally:
             self.retries += retry
 
 
-@dataclass(frozen=True)
-class Discovery:
-    """What the root document says. ``data_model_version`` is Ed-Fi's own, e.g. ``5.2.0``."""
-
-    version: tuple[int, int]
-    ods_version: str
-    data_model_version: str
-    urls: Mapping[str, str]
-
-
 class OdsSession:
-    """One ODS, one key, one pool of connections; at most ``max_concurrent_requests`` in flight."""
+    """One ODS, one key, one pool of connections; at most ``max_concurrent_requests`` in flight.
 
-    def __init__(self, settings: OdsSettings, pair: TenantYear, *, base_url: str | None = None) -> None:
+    Threads may share it. ``timeouts`` are the seconds to wait for a connection, and for the next bytes of an
+    answer; ``sleep`` waits between retries.
+    """
+
+    def __init__(
+        self,
+        settings: OdsSettings,
+        pair: TenantYear,
+        *,
+        base_url: str | None = None,
+        timeouts: tuple[float, float] = (CONNECT_SECONDS, READ_SECONDS),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.pair = pair
         self.settings = settings
+        self.tally = Tally()
         self._base = (base_url or settings.base_url).rstrip("/")
+        self._timeouts = timeouts
+        self._sleep = sleep
         self._budget = threading.BoundedSemaphore(settings.extract.max_concurrent_requests)
         self._http = requests.Session()
-        adapter = HTTPAdapter(pool_maxsize=settings.extract.max_concurrent_requests, pool_block=True)
+        adapter = HTTPAdapter(pool_maxsize=settings.extract.max_concurrent_requests)
         self._http.mount("http://", adapter)
         self._http.mount("https://", adapter)
-        self._http.trust_env = True
-        self._http.verify = settings.verify_ssl
-        self.tally = Tally()
+        # One discovery and one lease, however many threads come first.
+        self._starting = threading.RLock()
+        self._discovery: Discovery | None = None
+        self._lease: TokenLease | None = None
 
     def close(self) -> None:
         self._http.close()
 
     # -- addresses ---------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def discovery(self) -> Discovery:
-        """The root document. Raises OdsNotReady where the base URL is no Ed-Fi API of a known shape."""
+        """The root document. Raises OdsNotReady where the base URL is no Ed-Fi API that can be pulled."""
+        with self._starting:
+            if self._discovery is None:
+                self._discovery = self._discover()
+            return self._discovery
+
+    def _discover(self) -> Discovery:
+        place = f"{self._base}/"
         try:
-            document = self._call(f"{self._base}/", {}, _json_object, endpoint=None, authorised=False)
+            return read_discovery(self._persist(lambda retry: json_object(self._get(place, retry=retry))))
         except (RequestRefused, UnusableBody) as error:
-            raise OdsNotReady(
-                f"{self._base}/ does not answer like an Ed-Fi API ({error.reason}); check base_url",
-                pair=self.pair,
-            ) from None
-        return self._read_discovery(document)
+            problem = f"does not answer like an Ed-Fi API ({error.reason})"
+        except ValueError as error:
+            problem = str(error)
+        raise OdsNotReady(f"{place} {problem}; check base_url", pair=self.pair)
 
-    def _read_discovery(self, document: Mapping[str, Any]) -> Discovery:
-        try:
-            major, minor = (str(document["version"]) + ".0").split(".")[:2]
-            version = (int(major), int(minor))
-            models = {str(m["name"]).lower(): str(m["version"]) for m in document["dataModels"]}
-            found = Discovery(
-                version=version,
-                ods_version=str(document.get("informationalVersion") or document["version"]),
-                data_model_version=models["ed-fi"],
-                urls={str(k): str(v) for k, v in (document.get("urls") or {}).items()},
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise OdsNotReady(
-                f"{self._base}/ is no Ed-Fi discovery document (version or dataModels missing); check base_url",
-                pair=self.pair,
-            ) from None
-        if version < (7, 3):
-            raise OdsNotReady(
-                f"this is ODS/API {found.ods_version}; only 7.3 and later can be pulled", pair=self.pair
-            )
-        return found
-
-    def url(self, area: str) -> str:
-        """The URL of ``dataManagementApi``, ``changeQueries``, ``oauth`` or ``openApiMetadata``, no slash at its end.
-
-        Host and scheme are always those of ``base_url``: the document may name an internal host, and the token
-        goes nowhere else. Its paths count only when they stand below ours and hold no placeholder.
-        """
-        standard = {
-            "dataManagementApi": "/data/v3",
-            "changeQueries": "/changeQueries/v1",
-            "oauth": "/oauth/token",
-            "openApiMetadata": "/metadata",
-        }[area]
-        base = urlsplit(self._base)
-        told = urlsplit(self.discovery.urls.get(area, "")).path.rstrip("/")
-        if told and "{" not in told and told.lower().startswith(f"{base.path}/".lower()):
-            return f"{base.scheme}://{base.netloc}{told}"
-        return self._base + standard
+    def url(self, area: Area) -> str:
+        """The URL of ``dataManagementApi``, ``changeQueries``, ``oauth`` or ``openApiMetadata``, no slash at its end."""
+        return address(self._base, self.discovery.urls, area)
 
     # -- requests ----------------------------------------------------------------------------------------
 
@@ -172,221 +147,182 @@ class OdsSession:
         retries: int | None = None,
         tally: Tally | None = None,
     ) -> T:
-        """GET with the token; ``parse`` turns the answer into what is wanted, or raises UnusableBody."""
-        return self._call(url, params, parse, endpoint=endpoint, retries=retries, tally=tally)
+        """GET with the token; ``parse`` turns the answer into what is wanted, or raises UnusableBody.
+
+        Raises what the table above says, with tenant, year and ``endpoint`` in the message.
+        """
+
+        def attempt(retry: bool) -> T:
+            return self._with_token(
+                lambda token, again: parse(
+                    self._get(url, params, token=token, endpoint=endpoint, retry=retry or again, tally=tally)
+                )
+            )
+
+        return self._persist(attempt, retries=retries, endpoint=endpoint)
 
     def newest_change_version(self) -> int:
-        """The current value of the ODS's change-version sequence; counts uncommitted work too."""
+        """The current value of the ODS's change-version sequence; counts uncommitted work too.
+
+        Raises OdsNotReady where the ODS does not publish it.
+        """
 
         def parse(answer: Answer) -> int:
-            document = {key.lower(): value for key, value in _json_object(answer).items()}
+            document = {key.lower(): value for key, value in json_object(answer).items()}
             newest = document.get("newestchangeversion")
-            if not isinstance(newest, int):
+            if not isinstance(newest, int) or isinstance(newest, bool):
                 raise UnusableBody("availableChangeVersions has no newestChangeVersion")
             return newest
 
-        return self.get(f"{self.url('changeQueries')}/availableChangeVersions", {}, parse)
+        try:
+            return self.get(f"{self.url('changeQueries')}/availableChangeVersions", {}, parse)
+        except RequestRefused as error:
+            raise OdsNotReady(
+                f"the ODS does not tell its newest change version (HTTP {error.status} from "
+                f"{self.url('changeQueries')}); its change queries must be switched on and open to this key",
+                pair=self.pair,
+            ) from None
 
-    def _call(
+    def _persist(
         self,
-        url: str,
-        params: Mapping[str, str],
-        parse: Callable[[Answer], T],
+        attempt: Callable[[bool], T],
         *,
-        endpoint: str | None,
-        authorised: bool = True,
         retries: int | None = None,
-        tally: Tally | None = None,
+        endpoint: str | None = None,
+        wanted: str = "",
     ) -> T:
+        """What ``attempt`` returns, tried again while it fails in a way that may pass; its argument says if it is a retry."""
         retries = DEFAULT_RETRIES if retries is None else retries
-        refused: Token | None = None
-        attempt = 0
+        failures = 0
         while True:
-            token = self._token.get(refused=refused) if authorised else None
             try:
-                answer = self._send(url, params, token, endpoint, tally or self.tally, retry=attempt > 0)
-                return parse(answer)
-            except _Unauthorised:
-                if refused is not None:
+                return attempt(failures > 0)
+            except (Transient, UnusableBody) as error:
+                failures += 1
+                if failures > retries:
+                    raise self._given_up(error, endpoint, failures, wanted) from None
+                told = error.wait if isinstance(error, Transient) else 0.0
+            self._sleep(seconds_before_retry(failures, told))
+
+    def _given_up(
+        self, error: Transient | UnusableBody, endpoint: str | None, attempts: int, wanted: str
+    ) -> EdFiError:
+        # Never UnusableBody for a token: the request that waits for it would try all of this again.
+        kind = UnusableBody if isinstance(error, UnusableBody) and not wanted else OdsUnreachable
+        times = f"{attempts} attempts" if attempts > 1 else "1 attempt"
+        host = urlsplit(self._base).netloc.rpartition("@")[2]
+        return kind(f"{wanted}{error.reason} from {host}, {times}", pair=self.pair, endpoint=endpoint)
+
+    def _with_token(self, send: Callable[[Token, bool], T]) -> T:
+        """Send with the token, and with a new one where the ODS answers 401."""
+        lease = self._token_lease()
+        token, again = lease.get(), False
+        while True:
+            try:
+                return send(token, again)
+            except Unauthorised:
+                # A second refusal is final, unless that token too was an old one, left by another process.
+                if again and token.ours:
                     raise WrongCredentials(
                         "the ODS answers 401 to a fresh token; check the key's status and claim set",
                         pair=self.pair,
                     ) from None
-                refused = token
-                continue
-            except (_Transient, UnusableBody) as error:
-                if attempt >= retries:
-                    raise self._given_up(error, endpoint, attempt + 1) from None
-                wait = error.wait if isinstance(error, _Transient) and error.wait is not None else None
-            attempt += 1
-            time.sleep(_backoff(attempt) if wait is None else min(wait, LONGEST_WAIT_SECONDS))
+            token, again = lease.get(refused=token), True
+
+    def _get(
+        self,
+        url: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        token: Token | None = None,
+        endpoint: str | None = None,
+        retry: bool = False,
+        tally: Tally | None = None,
+    ) -> Answer:
+        for counted in filter(None, (self.tally, tally)):
+            counted.add(retry=retry)
+        response = self._send("GET", url, token, params=params)
+        try:
+            check_status(response, self.pair, endpoint)
+        except Unauthorised:
+            if token is None:
+                raise RequestRefused("HTTP 401", status=401, pair=self.pair, endpoint=endpoint) from None
+            raise
+        return Answer(response.content, response.headers)
 
     def _send(
         self,
+        method: str,
         url: str,
-        params: Mapping[str, str],
         token: Token | None,
-        endpoint: str | None,
-        tally: Tally,
         *,
-        retry: bool,
-    ) -> Answer:
-        headers = {"Accept": "application/json", "Accept-Encoding": "gzip"}
-        if token:
-            headers["Authorization"] = f"Bearer {token.value}"
-        with self._budget:
-            tally.add(retry=retry)
-            try:
-                response = self._http.get(
+        params: Mapping[str, str] | None = None,
+        data: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        try:
+            with self._budget:
+                return self._http.request(
+                    method,
                     url,
                     params=params,
-                    headers=headers,
-                    timeout=(CONNECT_SECONDS, READ_SECONDS),
+                    data=data,
+                    headers=_HEADERS,
+                    auth=_Bearer(token),
+                    timeout=self._timeouts,
                     allow_redirects=False,
+                    # Not set on the session, where REQUESTS_CA_BUNDLE would win over it.
+                    verify=self.settings.verify_ssl,
                 )
-            except requests.RequestException as error:
-                raise _Transient(_cause(error)) from None
-        self._check_status(response, endpoint)
-        return Answer(response.content, response.headers)
-
-    def _check_status(self, response: requests.Response, endpoint: str | None) -> None:
-        status = response.status_code
-        if 200 <= status < 300:
-            return
-        if status == 401:
-            raise _Unauthorised
-        if status in TRANSIENT:
-            raise _Transient(f"HTTP {status}", _retry_after(response.headers.get("Retry-After")))
-        if status == 403:
-            raise NotPermitted(
-                "HTTP 403, the key may not read this", status=403, pair=self.pair, endpoint=endpoint
-            )
-        if status == 404:
-            raise NotOffered(
-                "HTTP 404, the ODS has no such endpoint", status=404, pair=self.pair, endpoint=endpoint
-            )
-        if 300 <= status < 400:
-            raise RequestRefused(
-                f"HTTP {status} redirects elsewhere; write the final address as base_url",
-                status=status,
-                pair=self.pair,
-                endpoint=endpoint,
-            )
-        raise RequestRefused(_problem(response), status=status, pair=self.pair, endpoint=endpoint)
-
-    def _given_up(self, error: Exception, endpoint: str | None, attempts: int) -> EdFiError:
-        reason = error.reason if isinstance(error, UnusableBody) else str(error)
-        kind = UnusableBody if isinstance(error, UnusableBody) else OdsUnreachable
-        host = urlsplit(self._base).netloc
-        return kind(f"{reason} from {host}, {attempts} times", pair=self.pair, endpoint=endpoint)
+        except requests.RequestException as error:
+            raise Transient(cause_of(error)) from None
 
     # -- token -------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _token(self) -> TokenLease:
-        key = self.settings.client_id.read()
-        secret = self.settings.client_secret.read()
-        url = self.url("oauth")
-
-        def request() -> Token:
-            return self._request_token(url, key, secret)
-
-        return TokenLease(f"{url}\n{key}\n{secret}", request)
-
-    def _request_token(self, url: str, key: str, secret: str) -> Token:
-        form = {"grant_type": "client_credentials", "client_id": key, "client_secret": secret}
-        retries = DEFAULT_RETRIES
-        for attempt in range(retries + 1):
-            asked = time.time()
-            try:
-                response = self._http.post(
-                    url, data=form, timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False
+    def _token_lease(self) -> TokenLease:
+        with self._starting:
+            if self._lease is None:
+                url = self.url("oauth")
+                key, secret = self.settings.client_id.read(), self.settings.client_secret.read()
+                self._lease = TokenLease(
+                    f"{url}\n{key}\n{secret}",
+                    lambda: self._persist(lambda _: self._ask_token(url, key, secret), wanted="no token: "),
                 )
-                if response.status_code in {400, 401, 403}:
-                    raise WrongCredentials(
-                        f"the ODS refused the key and secret (HTTP {response.status_code} from its token address); "
-                        "check client_id and client_secret of this tenant and year",
-                        pair=self.pair,
-                    )
-                if response.status_code == 200:
-                    return _read_token(response.content, asked)
-                cause = f"HTTP {response.status_code}"
-            except requests.RequestException as error:
-                cause = _cause(error)
-            except UnusableBody as error:
-                cause = error.reason
-            if attempt < retries:
-                time.sleep(_backoff(attempt + 1))
-        raise OdsUnreachable(
-            f"no token: {cause} from {urlsplit(url).netloc}, {retries + 1} times", pair=self.pair
-        )
+            return self._lease
+
+    def _ask_token(self, url: str, key: str, secret: str) -> Token:
+        form = {"grant_type": "client_credentials", "client_id": key, "client_secret": secret}
+        asked = time.time()
+        response = self._send("POST", url, None, data=form)
+        status = response.status_code
+        if status in {400, 401, 403}:
+            raise WrongCredentials(
+                f"the ODS refused the key and secret (HTTP {status} from its token address); "
+                "check client_id and client_secret of this tenant and year",
+                pair=self.pair,
+            )
+        try:
+            check_status(response, self.pair, None)
+        except RequestRefused:
+            raise OdsNotReady(
+                f"HTTP {status} from the token address {url}; check base_url, which must hold tenant and "
+                "school year where this ODS has them in its path",
+                pair=self.pair,
+            ) from None
+        except Transient as error:
+            if status == 429:
+                error.reason += " (the key has as many unexpired tokens as the ODS allows)"
+            raise
+        return read_token(json_object(Answer(response.content, response.headers)), asked)
 
 
-class _Unauthorised(Exception):
-    """401: the token is unknown or has expired."""
+class _Bearer(AuthBase):
+    """The token of a request, or none. Given with every request, because ``requests`` would else put in its
+    place what a .netrc file holds for the host."""
 
+    def __init__(self, token: Token | None) -> None:
+        self._token = token
 
-class _Transient(Exception):
-    """May well work if asked again. ``wait`` is what Retry-After said, in seconds."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
-
-
-def _json_object(answer: Answer) -> Mapping[str, Any]:
-    try:
-        document = msgspec.json.decode(answer.body)
-    except msgspec.DecodeError:
-        raise UnusableBody("the body is not JSON") from None
-    if not isinstance(document, dict):
-        raise UnusableBody("the body is not a JSON object")
-    return document
-
-
-def _read_token(body: bytes, asked: float) -> Token:
-    document = _json_object(Answer(body, {}))
-    try:
-        seconds = float(document.get("expires_in", 1800))
-        return Token(str(document["access_token"]), asked + max(seconds - RENEW_BEFORE_SECONDS, seconds / 2))
-    except (KeyError, TypeError, ValueError):
-        raise UnusableBody("the token answer has no access_token") from None
-
-
-def _backoff(attempt: int) -> float:
-    """Seconds before the given retry (1, 2, …): exponential, with jitter so that workers spread."""
-    return float(min(0.5 * 2.0**attempt, 60.0) * random.uniform(0.5, 1.0))
-
-
-def _retry_after(value: str | None) -> float | None:
-    if not value:
-        return None
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def _cause(error: requests.RequestException) -> str:
-    """What happened, without the URL: query parameters may hold a student's identifier."""
-    if isinstance(error, requests.exceptions.SSLError):
-        return "TLS failure (check the certificate, or verify_ssl)"
-    if isinstance(error, requests.Timeout):
-        return "time-out"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "answer cut off"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection"
-    return type(error).__name__
-
-
-def _problem(response: requests.Response) -> str:
-    """Status and problem type; ``detail`` and ``errors`` may quote a student's values and stay out."""
-    kind = ""
-    try:
-        kind = str(response.json().get("type", ""))
-    except (ValueError, AttributeError):
-        kind = ""
-    return f"HTTP {response.status_code}" + (f" ({kind})" if kind.startswith("urn:ed-fi:") else "")
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token is not None:
+            request.headers["Authorization"] = f"Bearer {self._token.value}"
+        return request

@@ -11,24 +11,35 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+from edfi_dagster.ods.errors import UnusableBody
 
 # Renewed this long before its end, so that no request is sent with a token about to expire.
 RENEW_BEFORE_SECONDS = 60
+# What an ODS is shipped with, for one that does not say (api.md section 2).
+DEFAULT_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
 class Token:
-    """A bearer token and the clock time (epoch seconds) until which it may be used."""
+    """A bearer token and the clock time (epoch seconds) until which it may be used.
+
+    ``ours`` tells one that this lease asked for from one that it found, and that may be dead already.
+    """
 
     value: str
     good_until: float
+    ours: bool = True
 
     def __repr__(self) -> str:
         return f"Token(good_until={self.good_until:.0f})"
@@ -76,7 +87,7 @@ class TokenLease:
     def _read(self) -> Token | None:
         try:
             content = json.loads(self._path.read_text())
-            return Token(str(content["value"]), float(content["good_until"]))
+            return Token(str(content["value"]), float(content["good_until"]), ours=False)
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
@@ -88,11 +99,31 @@ class TokenLease:
         part.replace(self._path)
 
 
+def read_token(document: Mapping[str, Any], asked: float) -> Token:
+    """The token in an OAuth answer to what was asked at ``asked`` (epoch seconds). Raises UnusableBody."""
+    value = document.get("access_token")
+    if not isinstance(value, str) or not value:
+        raise UnusableBody("the token answer has no access_token")
+    try:
+        seconds = float(document.get("expires_in", DEFAULT_SECONDS))
+    except (TypeError, ValueError):
+        seconds = DEFAULT_SECONDS
+    return Token(value, asked + max(seconds - RENEW_BEFORE_SECONDS, seconds / 2))
+
+
 def _private_folder() -> Path:
     """A folder of ours alone: another user who made it first could read or plant tokens."""
     folder = Path(tempfile.gettempdir()) / f"edfi-dagster-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
     state = folder.lstat()
-    if folder.is_symlink() or state.st_uid != os.getuid() or state.st_mode & 0o077:
-        return Path(tempfile.mkdtemp(prefix="edfi-dagster-"))
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid():
+        return _folder_of_this_process()
+    if state.st_mode & 0o077:
+        folder.chmod(0o700)
     return folder
+
+
+@cache
+def _folder_of_this_process() -> Path:
+    return Path(tempfile.mkdtemp(prefix="edfi-dagster-"))
