@@ -1,16 +1,16 @@
 """What downstream Python assets get from lake and warehouse, and where their own tables go. Never a pickle.
 
 A downstream asset says by its annotation what it wants of an endpoint or a raw table: ``Manifest`` (the latest pull),
-``pandas.DataFrame`` (one row per current record, one column per property) or ``Iterator[dict]`` (current records one by
-one). It gets its own partition's rows only. A DataFrame it returns becomes a table with ``tenant_code`` and
+``pandas.DataFrame`` (one row per current record, one column per property) or ``Rows`` (current records one by one; also
+without an annotation). It gets its own partition's rows only. A DataFrame it returns becomes a table with ``tenant_code`` and
 ``api_year`` in front, whose partition is replaced in one transaction.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, get_origin
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -27,7 +27,17 @@ from edfi_dagster.warehouse.current import current_rows
 if TYPE_CHECKING:
     import pandas as pd
 
-Rows = Iterator[dict[str, Any]]
+
+class Rows(Iterator[dict[str, Any]]):
+    """Current records, one by one, each as the API sent it."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = iter(texts)
+
+    def __next__(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(next(self._texts))
+        return record
+
 
 
 class LakeIOManager(dg.IOManager):
@@ -104,14 +114,13 @@ def _records(
     wanted = context.dagster_type.typing_type
     warehouse = open_warehouse(platform, open_lake(platform.lake), _log(context))
     with warehouse.connected() as connection:
-        rows = [json.loads(value) for _, value in current_rows(connection, pair, endpoint)]
+        rows = Rows([value for _, value in current_rows(connection, pair, endpoint)])
     if wanted is pd.DataFrame:
-        return pd.DataFrame(rows)
-    if get_origin(wanted) is Iterator or wanted is Iterator:
-        return iter(rows)
+        return pd.DataFrame(list(rows))
+    if wanted in {Rows, Any}:
+        return rows
     raise dg.DagsterInvariantViolationError(
-        f"{context.asset_key.to_user_string()} can be loaded as Manifest, pandas.DataFrame or Iterator[dict], "
-        f"not as {wanted}"
+        f"{context.asset_key.to_user_string()} can be loaded as Manifest, pandas.DataFrame or Rows, not as {wanted}"
     )
 
 

@@ -66,8 +66,9 @@ class Materializations:
 
     def _pulled(self, manifest: Manifest, of_kind: KindResult) -> Metadata:
         high = manifest.newest if manifest.max_change_version is None else manifest.max_change_version
+        whole = {"dagster/partition_row_count": dg.MetadataValue.int(manifest.rows)} if manifest.full else {}
         return {
-            "dagster/partition_row_count": dg.MetadataValue.int(manifest.rows),
+            **whole,
             "edfi/rows": dg.MetadataValue.int(manifest.rows),
             "edfi/expected_rows": dg.MetadataValue.int(manifest.expected_rows),
             "edfi/rows_loaded": dg.MetadataValue.int(of_kind.rows_loaded),
@@ -88,7 +89,6 @@ class Materializations:
         records = result.kinds.get(RECORDS)
         manifest = records.manifest if records else None
         pulled = self._pulled(manifest, records) if manifest and records else {}
-        pulled.pop("dagster/partition_row_count", None)
         return {
             **pulled,
             "edfi/rows_loaded": dg.MetadataValue.int(result.rows_inserted),

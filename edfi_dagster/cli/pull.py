@@ -120,5 +120,5 @@ def _lines(folder: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
     for file in manifest.files:
         with (folder / file.path).open("rb") as stream:
             reader = zstandard.ZstdDecompressor().stream_reader(stream)
-            for line in io.BufferedReader(reader):  # type: ignore[type-var]
+            for line in io.BufferedReader(reader):
                 yield _identity.decode(line).id, line

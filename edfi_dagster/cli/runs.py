@@ -88,7 +88,7 @@ def materialize_pair(
             run_config={"resources": {"edfi_run": {"config": {"full_refresh": full_refresh}}}, **_QUIET},
             raise_on_error=False,
         )
-        return Report(pair, result.run_id, result.success, _materialized(result), _failure(result))
+        return Report(pair, result.run_id, result.success, _materialized(instance, result.run_id), _failure(result))
 
 
 def rebuild_pair(platform: Platform, pair: TenantYear) -> tuple[int, list[str]]:
@@ -140,14 +140,12 @@ def _selected(
     return wanted
 
 
-def _materialized(result: dg.ExecuteInProcessResult) -> list[tuple[str, dict[str, Any]]]:
-    events = [
-        event.step_materialization_data.materialization
-        for event in result.all_events
-        if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION
-    ]
+def _materialized(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, dict[str, Any]]]:
+    """What the run materialized, from the instance: a failed step's result does not carry it."""
+    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    told = [entry.asset_materialization for entry in entries if entry.asset_materialization]
     return [
-        (m.asset_key.to_user_string(), {name: value.value for name, value in m.metadata.items()}) for m in events
+        (m.asset_key.to_user_string(), {name: value.value for name, value in m.metadata.items()}) for m in told
     ]
 
 

@@ -1,0 +1,56 @@
+"""Downstream Python assets get manifests, frames or rows of their own partition, and leave tables."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from edfi_dagster.assets.keys import partition_key, partitions_of
+from edfi_dagster.assets.specs import WAREHOUSE_IO_MANAGER
+from edfi_dagster.definitions import build
+from edfi_dagster.io_managers import Rows
+from edfi_dagster.lake.manifest import Manifest
+from edfi_dagster_tests.bench import PAIR, Bench
+
+
+def test_downstream_assets_get_what_they_annotate_and_leave_a_table(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench("students", "schools")
+    partitions = partitions_of(bench.platform)
+    seen: dict[str, Any] = {}
+
+    @dg.asset(
+        partitions_def=partitions,
+        ins={"pull": dg.AssetIn(["ed_fi", "students"]), "students": dg.AssetIn(["raw_edfi_3", "students"])},
+    )
+    def watcher(pull: Manifest, students: Rows) -> None:
+        seen["pull"] = pull
+        seen["ids"] = {student["id"] for student in students}
+
+    @dg.asset(
+        partitions_def=partitions,
+        ins={"schools": dg.AssetIn(["raw_edfi_3", "schools"])},
+        io_manager_key=WAREHOUSE_IO_MANAGER,
+    )
+    def school_names(schools: pd.DataFrame) -> pd.DataFrame:
+        return schools[["schoolId", "nameOfInstitution"]]
+
+    defs = dg.Definitions.merge(build(bench.platform), dg.Definitions(assets=[watcher, school_names]))
+    bench.materialize()
+    job = defs.resolve_implicit_global_asset_job_def()
+    for _ in range(2):  # a second run replaces the partition's rows
+        with dg.DagsterInstance.ephemeral() as instance:
+            result = job.execute_in_process(
+                instance=instance,
+                partition_key=partition_key(PAIR),
+                asset_selection=[dg.AssetKey("watcher"), dg.AssetKey("school_names")],
+            )
+        assert result.success
+
+    assert isinstance(seen["pull"], Manifest)
+    assert seen["pull"].rows == bench.store.count("students")
+    assert seen["ids"] == set(bench.store.ids("students"))
+    with bench.warehouse.connected() as connection:
+        rows = connection.rows(f"SELECT * FROM {connection.table('school_names')} ORDER BY 3")
+    expected = sorted((s["schoolId"], s["nameOfInstitution"]) for s in bench.store.rows("schools"))
+    assert rows == [(PAIR.tenant, PAIR.year, *school) for school in expected]
