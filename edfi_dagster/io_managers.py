@@ -39,7 +39,6 @@ class Rows(Iterator[dict[str, Any]]):
         return record
 
 
-
 class LakeIOManager(dg.IOManager):
     """Endpoint assets: their latest manifest, or the current records behind them."""
 

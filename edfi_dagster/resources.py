@@ -36,7 +36,9 @@ def open_warehouse(platform: Platform, lake: LakeStore, tell: Callable[[str], No
     config = platform.warehouse
     if isinstance(config, DuckDBConfig):
         return DuckDBWarehouse(config.path, config.schema_name, platform.tables, lake, waiting=tell)
-    raise ConfigError(f"{platform.source}: warehouse.kind: {config.kind} cannot be loaded yet; write kind: duckdb")
+    raise ConfigError(
+        f"{platform.source}: warehouse.kind: {config.kind} cannot be loaded yet; write kind: duckdb"
+    )
 
 
 def prepare_warehouse(warehouse: Warehouse, endpoints: tuple[Endpoint, ...]) -> list[str]:

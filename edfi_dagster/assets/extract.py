@@ -46,7 +46,9 @@ class Selection:
                 self.stored.append(endpoint)
 
 
-def build_extract(platform: Platform, keys: AssetKeys, partitions: dg.PartitionsDefinition) -> dg.AssetsDefinition:
+def build_extract(
+    platform: Platform, keys: AssetKeys, partitions: dg.PartitionsDefinition
+) -> dg.AssetsDefinition:
     """The multi-asset of one platform."""
     specs = Specs(platform, keys, partitions)
 

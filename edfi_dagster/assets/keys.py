@@ -55,7 +55,11 @@ class AssetKeys:
 
     def table(self, endpoint: Endpoint) -> dg.AssetKey:
         """``raw_edfi_3/students``, or the shared descriptors table."""
-        return self.shared(self._platform.tables.descriptors) if endpoint.is_descriptor else self.shared(endpoint.snake)
+        return (
+            self.shared(self._platform.tables.descriptors)
+            if endpoint.is_descriptor
+            else self.shared(endpoint.snake)
+        )
 
     def shared(self, table: str) -> dg.AssetKey:
         return dg.AssetKey([self._prefix, table])

@@ -38,7 +38,9 @@ class Materializations:
             if of_kind and of_kind.result in {Result.LOADED, Result.STORED}:
                 self._note_shared(endpoint, kind, of_kind)
                 if kind in kinds and of_kind.manifest:
-                    yield self._materialization(self._keys.endpoint(endpoint, kind), self._pulled(of_kind.manifest, of_kind))
+                    yield self._materialization(
+                        self._keys.endpoint(endpoint, kind), self._pulled(of_kind.manifest, of_kind)
+                    )
         if table and result.table_changed and not endpoint.is_descriptor:
             yield self._materialization(self._keys.table(endpoint), self._table(result))
 

@@ -23,7 +23,9 @@ _RAW_TABLE = dg.TableSchema(
         dg.TableColumn("pull_timestamp", "TIMESTAMP", description="start of that run (UTC); the newest wins"),
         dg.TableColumn("file_row_number", "BIGINT", description="line in the file, from 1"),
         dg.TableColumn("filename", "VARCHAR", description="file below the lake's root"),
-        dg.TableColumn("name", "VARCHAR", description="endpoint in snake_case; endpoint__bundle where a bundle loaded it"),
+        dg.TableColumn(
+            "name", "VARCHAR", description="endpoint in snake_case; endpoint__bundle where a bundle loaded it"
+        ),
         dg.TableColumn("ods_version", "VARCHAR", description="version of the ODS/API"),
         dg.TableColumn("data_model_version", "VARCHAR", description="version of the Ed-Fi data model"),
         dg.TableColumn("v", "JSON", description="the record exactly as the API sent it"),
@@ -90,7 +92,10 @@ class Specs:
 
     def _endpoint(self, endpoint: Endpoint) -> dg.AssetSpec:
         what = "values" if endpoint.is_descriptor else "records"
-        metadata = {"edfi/endpoint": endpoint.path, "edfi/natural_key": ", ".join(endpoint.key) or "not known"}
+        metadata = {
+            "edfi/endpoint": endpoint.path,
+            "edfi/natural_key": ", ".join(endpoint.key) or "not known",
+        }
         if endpoint.fields:
             metadata["dagster/column_schema"] = _columns(endpoint)  # type: ignore[assignment]
         return self._lake_spec(

@@ -1,5 +1,10 @@
 """The command ``edfi-dagster``. Exit codes: 0 done, 1 failed, 2 wrong use."""
 
-from edfi_dagster.cli.app import main
 
-__all__ = ["main"]
+def main() -> None:
+    """Entry point."""
+    from edfi_dagster.cli.app import cli
+    from edfi_dagster.cli.commands import register
+
+    register(cli)
+    cli()

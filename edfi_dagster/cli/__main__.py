@@ -1,5 +1,5 @@
 """``python -m edfi_dagster.cli``."""
 
-from edfi_dagster.cli.app import main
+from edfi_dagster.cli import main
 
 main()

@@ -65,11 +65,3 @@ def platform_and_pair(context: click.Context, tenant: str, year: int) -> tuple[P
 
 def comma_separated(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()] if value else []
-
-
-def main() -> None:
-    """Entry point; each command is imported when its module is, below, so that ``--help`` stays quick."""
-    from edfi_dagster.cli import commands
-
-    commands.register(cli)
-    cli()

@@ -41,8 +41,14 @@ def demo(no_ui: bool, port: int) -> None:
 @click.command()
 @_tenant
 @_year
-@click.option("--endpoints", callback=comma_separated, help="Endpoints with their tables, e.g. students,tpdm/candidates.")
-@click.option("--select", multiple=True, help="An asset key, e.g. ed_fi/students or raw_edfi_3/students; repeatable.")
+@click.option(
+    "--endpoints",
+    callback=comma_separated,
+    help="Endpoints with their tables, e.g. students,tpdm/candidates.",
+)
+@click.option(
+    "--select", multiple=True, help="An asset key, e.g. ed_fi/students or raw_edfi_3/students; repeatable."
+)
 @click.option("--full-refresh", is_flag=True, help="Pull everything selected again and replace it.")
 @_json
 @click.pass_context
@@ -75,7 +81,9 @@ def materialize(
 @click.command()
 @_tenant
 @_year
-@click.option("--endpoints", callback=comma_separated, required=True, help="Endpoints, e.g. students,tpdm/candidates.")
+@click.option(
+    "--endpoints", callback=comma_separated, required=True, help="Endpoints, e.g. students,tpdm/candidates."
+)
 @click.option("--out", required=True, help="Folder to write as a lake; - for JSON lines on standard output.")
 @click.option(
     "--kind", type=click.Choice(["records", "deletes", "key_changes"]), default="records", show_default=True
@@ -144,16 +152,26 @@ def rebuild(context: click.Context, tenant: str, year: int, as_json: bool) -> No
 
 
 @click.command()
-@click.option("--port", type=int, default=8765, show_default=True, help="Port on 127.0.0.1; 0 for any free one.")
+@click.option(
+    "--port", type=int, default=8765, show_default=True, help="Port on 127.0.0.1; 0 for any free one."
+)
 @click.option("--port-file", type=click.Path(path_type=Path), help="Written with the port once it serves.")
 @click.option("--ods-version", default="7.3", show_default=True)
 @click.option("--rows", default="", help="Rows by endpoint, e.g. students=20000,sections=900.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same data.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder that keeps its state over restarts.")
-@click.option("--ods", multiple=True, help="ODS to serve as <tenant>/<year>; repeatable. Else one without prefix.")
+@click.option(
+    "--ods", multiple=True, help="ODS to serve as <tenant>/<year>; repeatable. Else one without prefix."
+)
 @told
 def sandbox(
-    port: int, port_file: Path | None, ods_version: str, rows: str, seed: int, data: Path | None, ods: tuple[str, ...]
+    port: int,
+    port_file: Path | None,
+    ods_version: str,
+    rows: str,
+    seed: int,
+    data: Path | None,
+    ods: tuple[str, ...],
 ) -> None:
     """Serve a local ODS: a faithful Ed-Fi API over generated data, on 127.0.0.1.
 

@@ -53,8 +53,10 @@ def run_demo(*, port: int | None) -> int:
     """Run the demo here, then the UI on ``port`` if one is given; the exit code."""
     console = Console()
     if find_config() is not None:
-        raise ConfigError("the demo brings its own configuration; run it in a folder without edfi_dagster.yaml "
-                          "and with EDFI_DAGSTER_CONFIG unset")
+        raise ConfigError(
+            "the demo brings its own configuration; run it in a folder without edfi_dagster.yaml "
+            "and with EDFI_DAGSTER_CONFIG unset"
+        )
     platform = embedded_platform(Path.cwd())
     shutil.rmtree(platform.folder / ".dagster" / "embedded", ignore_errors=True)
     tallies = {pair: _Tally() for pair in platform.pairs()}
@@ -79,14 +81,21 @@ def run_demo(*, port: int | None) -> int:
 
 
 def _progress(console: Console) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+    )
     return Progress(*columns, TimeElapsedColumn(), console=console)
 
 
 class _Runs:
     """Dagster runs of every partition, a few at a time."""
 
-    def __init__(self, processes: Executor, progress: Progress, folder: Path, tallies: dict[TenantYear, _Tally]) -> None:
+    def __init__(
+        self, processes: Executor, progress: Progress, folder: Path, tallies: dict[TenantYear, _Tally]
+    ) -> None:
         self._processes = processes
         self._progress = progress
         self._folder = folder
@@ -129,7 +138,9 @@ def _compare_all(
 ) -> None:
     """Every record of every endpoint of every partition: warehouse against ODS."""
     endpoints = {pair: endpoints_of(platform, pair) for pair in districts}
-    task = progress.add_task("compare warehouse and ODS record by record", total=sum(map(len, endpoints.values())))
+    task = progress.add_task(
+        "compare warehouse and ODS record by record", total=sum(map(len, endpoints.values()))
+    )
     warehouse = open_warehouse(platform, open_lake(platform.lake), progress.console.print)
     with warehouse.connected() as connection:
         for pair, district in districts.items():
@@ -167,7 +178,16 @@ def _count(connection: Connection, table: str, pair: TenantYear) -> int:
 
 def _print(console: Console, tallies: dict[TenantYear, _Tally], seconds: float) -> None:
     table = Table(title="Warehouse against ODS", title_justify="left")
-    for heading in ("partition", "endpoints", "rows", "deletes", "key changes", "requests", "seconds", "verified"):
+    for heading in (
+        "partition",
+        "endpoints",
+        "rows",
+        "deletes",
+        "key changes",
+        "requests",
+        "seconds",
+        "verified",
+    ):
         left = heading in {"partition", "verified"}
         table.add_column(heading, justify="left" if left else "right", no_wrap=left)
     for pair, tally in tallies.items():

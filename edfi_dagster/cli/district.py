@@ -40,7 +40,11 @@ class District:
         self._base = f"{url}/{pair.tenant}/{pair.year}"
         self._http = requests.Session()
         self._late = ""
-        form = {"grant_type": "client_credentials", "client_id": SANDBOX_CLIENT_ID, "client_secret": SANDBOX_CLIENT_SECRET}
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": SANDBOX_CLIENT_ID,
+            "client_secret": SANDBOX_CLIENT_SECRET,
+        }
         token = self._http.post(f"{self._base}/oauth/token", data=form, timeout=30)
         token.raise_for_status()
         self._http.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
@@ -91,7 +95,9 @@ class District:
 
     def _post(self, endpoint: str, record: Record, *, transaction: str = "") -> None:
         headers = {"X-Sandbox-Transaction": transaction} if transaction else {}
-        self._http.post(self._url(endpoint), json=_body(record), headers=headers, timeout=60).raise_for_status()
+        self._http.post(
+            self._url(endpoint), json=_body(record), headers=headers, timeout=60
+        ).raise_for_status()
 
     def _put(self, endpoint: str, record: Record) -> None:
         answer = self._http.put(

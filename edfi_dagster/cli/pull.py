@@ -44,9 +44,13 @@ def run_pull(request: PullRequest, folder: Path | None) -> list[dict[str, Any]]:
     A window without rows leaves no manifest; a full pull always does.
     """
     endpoints = find_endpoints(request.endpoints, endpoints_of(request.platform, request.pair))
-    with open_session(request.platform, request.pair, max_concurrent_requests=request.max_concurrent_requests) as session:
+    with open_session(
+        request.platform, request.pair, max_concurrent_requests=request.max_concurrent_requests
+    ) as session:
         if folder is not None:
-            return [msgspec.to_builtins(manifest) for manifest in _pull_all(request, session, endpoints, folder)]
+            return [
+                msgspec.to_builtins(manifest) for manifest in _pull_all(request, session, endpoints, folder)
+            ]
         with tempfile.TemporaryDirectory(dir=request.platform.extract.tmp_dir) as temporary:
             for manifest in _pull_all(request, session, endpoints, Path(temporary)):
                 _print_rows(Path(temporary), manifest)
@@ -77,7 +81,10 @@ def _pull_all(
 
 def _pull(request: PullRequest, session: OdsSession, run: PullRun, endpoint: Endpoint) -> Manifest | None:
     options = request.platform.endpoint_options(
-        request.pair, endpoint.namespace, endpoint.name, "descriptors" if endpoint.is_descriptor else "resources"
+        request.pair,
+        endpoint.namespace,
+        endpoint.name,
+        "descriptors" if endpoint.is_descriptor else "resources",
     )
     kind: RecordKind = request.kind  # type: ignore[assignment]
     collection = Collection(
@@ -91,7 +98,9 @@ def _pull(request: PullRequest, session: OdsSession, run: PullRun, endpoint: End
     bounds = ChangeWindow(request.low, request.high)
     pull = Pull(run, collection, endpoint.snake)
     if kind != RECORDS:
-        pull.read_changes(replace(bounds, low=bounds.low or 0, high=run.newest if bounds.high is None else bounds.high))
+        pull.read_changes(
+            replace(bounds, low=bounds.low or 0, high=run.newest if bounds.high is None else bounds.high)
+        )
     elif bounds == ChangeWindow(None):
         pull.read_full()
     else:

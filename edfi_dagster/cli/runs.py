@@ -88,7 +88,9 @@ def materialize_pair(
             run_config={"resources": {"edfi_run": {"config": {"full_refresh": full_refresh}}}, **_QUIET},
             raise_on_error=False,
         )
-        return Report(pair, result.run_id, result.success, _materialized(instance, result.run_id), _failure(result))
+        return Report(
+            pair, result.run_id, result.success, _materialized(instance, result.run_id), _failure(result)
+        )
 
 
 def rebuild_pair(platform: Platform, pair: TenantYear) -> tuple[int, list[str]]:
@@ -114,7 +116,10 @@ def print_report(report: Report) -> None:
             for name in ("rows", "rows_loaded", "min_change_version", "max_change_version")
         ]
         table.add_row(asset, *(f"{n:,}" if isinstance(n, int) else str(n) for n in numbers))
-    console.print(table if report.assets else f"{report.pair}: nothing changed")
+    if report.assets:
+        console.print(table)
+    elif report.success:
+        console.print(f"{report.pair}: nothing changed")
     if len(report.assets) > _SHOWN:
         console.print(f"… and {len(report.assets) - _SHOWN} more; all with --json, or in the UI")
     if report.failure:
@@ -136,7 +141,9 @@ def _selected(
     known |= {keys.table(e) for e in keys.endpoints if not e.is_descriptor}
     unknown = [key.to_user_string() for key in wanted if key not in known]
     if unknown:
-        raise ConfigError(f"--select: no asset called {', '.join(unknown)}; write it as in the UI, e.g. ed_fi/students")
+        raise ConfigError(
+            f"--select: no asset called {', '.join(unknown)}; write it as in the UI, e.g. ed_fi/students"
+        )
     return wanted
 
 
@@ -145,7 +152,8 @@ def _materialized(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, 
     entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     told = [entry.asset_materialization for entry in entries if entry.asset_materialization]
     return [
-        (m.asset_key.to_user_string(), {name: value.value for name, value in m.metadata.items()}) for m in told
+        (m.asset_key.to_user_string(), {name: value.value for name, value in m.metadata.items()})
+        for m in told
     ]
 
 

@@ -18,6 +18,7 @@ from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, Un
 
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 LONGEST_WAIT_SECONDS = 120.0
+NO_CONNECTION = "no connection"
 _PAGE_TOO_LARGE = "must be a value between 0 and "
 
 
@@ -87,7 +88,7 @@ def cause_of(error: requests.RequestException) -> str:
     ):
         return "answer cut off"
     if isinstance(error, requests.ConnectionError):
-        return "no connection"
+        return NO_CONNECTION
     return type(error).__name__
 
 

@@ -2,6 +2,7 @@
 
 EdFiError                   names tenant, year and endpoint; never a student's value, token or secret
 ├── OdsUnreachable          no answer, or only failing ones, after every retry            (transient)
+│   └── OdsDown             nobody answers at its address
 ├── WrongCredentials        the token request was refused: stops the tenant-year          (permanent)
 ├── OdsNotReady             the discovery document is missing, foreign or unusable         (permanent)
 ├── RequestRefused          any other answer that is not 2xx                              (permanent)
@@ -33,6 +34,10 @@ class EdFiError(Exception):
 
 class OdsUnreachable(EdFiError):
     """Nothing usable came back after every retry."""
+
+
+class OdsDown(OdsUnreachable):
+    """No connection at all, after every retry: the other endpoints would find the same."""
 
 
 class WrongCredentials(EdFiError):

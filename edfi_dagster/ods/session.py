@@ -31,6 +31,7 @@ from requests.auth import AuthBase
 
 from edfi_dagster.config import OdsSettings, TenantYear
 from edfi_dagster.ods.answers import (
+    NO_CONNECTION,
     Answer,
     Transient,
     Unauthorised,
@@ -42,6 +43,7 @@ from edfi_dagster.ods.answers import (
 from edfi_dagster.ods.discovery import Area, Discovery, address, read_discovery
 from edfi_dagster.ods.errors import (
     EdFiError,
+    OdsDown,
     OdsNotReady,
     OdsUnreachable,
     RequestRefused,
@@ -208,7 +210,9 @@ class OdsSession:
         self, error: Transient | UnusableBody, endpoint: str | None, attempts: int, wanted: str
     ) -> EdFiError:
         # Never UnusableBody for a token: the request that waits for it would try all of this again.
-        kind = UnusableBody if isinstance(error, UnusableBody) and not wanted else OdsUnreachable
+        kind: type[EdFiError] = OdsDown if error.reason == NO_CONNECTION else OdsUnreachable
+        if isinstance(error, UnusableBody) and not wanted:
+            kind = UnusableBody
         times = f"{attempts} attempts" if attempts > 1 else "1 attempt"
         host = urlsplit(self._base).netloc.rpartition("@")[2]
         return kind(f"{wanted}{error.reason} from {host}, {times}", pair=self.pair, endpoint=endpoint)

@@ -36,7 +36,9 @@ def run(
     )
 
 
-def materialized(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+def materialized(
+    instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult
+) -> dict[str, dict[str, Any]]:
     """Asset key → metadata of what the run materialized."""
     found = {}
     for entry in instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):

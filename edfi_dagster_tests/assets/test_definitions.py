@@ -33,7 +33,9 @@ def specs(defs: dg.Definitions) -> dict[str, dg.AssetSpec]:
 
 def test_definitions_are_loadable(defs: dg.Definitions) -> None:
     dg.Definitions.validate_loadable(defs)
-    assert [job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")] == ["extract_and_load"]
+    assert [job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")] == [
+        "extract_and_load"
+    ]
 
 
 def test_location_loads_with_sockets_blocked_and_contacts_nothing(tmp_path: Path) -> None:
@@ -45,7 +47,11 @@ def test_location_loads_with_sockets_blocked_and_contacts_nothing(tmp_path: Path
         "print(len(d.defs().resolve_all_asset_specs()))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "ignore", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout.strip() == "843", done.stderr
 
@@ -85,7 +91,12 @@ def test_groups_are_domain_slugs_and_everything_is_described(specs: dict[str, dg
     assert specs["ed_fi/students"].group_name == "student_identification_and_demographics"
     assert specs["raw_edfi_3/students"].metadata["dagster/table_name"] == "edfi3.students"
     columns = specs["raw_edfi_3/students"].metadata["dagster/column_schema"].columns
-    assert [column.name for column in columns][:4] == ["tenant_code", "api_year", "pull_date", "pull_timestamp"]
+    assert [column.name for column in columns][:4] == [
+        "tenant_code",
+        "api_year",
+        "pull_date",
+        "pull_timestamp",
+    ]
 
 
 def test_partitions_are_tenant_by_year(defs: dg.Definitions, platform: Platform) -> None:

@@ -40,7 +40,9 @@ def test_materialize_loads_tells_and_shares_the_instance_of_the_folder(make_benc
     assert first.returncode == 0, first.stderr
     document = json.loads(first.stdout)
     assert document["success"] is True
-    assert document["materialized"]["raw_edfi_3/students"]["edfi/rows_loaded"] == bench.store.count("students")
+    assert document["materialized"]["raw_edfi_3/students"]["edfi/rows_loaded"] == bench.store.count(
+        "students"
+    )
     bench.verify(["students", "sessions"])
 
     subset = command(bench, *of_pair("materialize"), "--endpoints", "STUDENTS", "--full-refresh", "--json")
@@ -59,7 +61,10 @@ def test_materialize_fails_with_1_and_says_why(make_bench: MakeBench) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("materialize", "--tenant", "nowhere", "--year", "2025"), "is not declared; declared are grand_bend/2025"),
+        (
+            ("materialize", "--tenant", "nowhere", "--year", "2025"),
+            "is not declared; declared are grand_bend/2025",
+        ),
         ((*of_pair("materialize"), "--endpoints", "studnets"), "studnets"),
         ((*of_pair("materialize"), "--select", "raw_edfi_3/nothing"), "raw_edfi_3/nothing"),
         ((*of_pair("pull"), "--endpoints", "students,sessions", "--out", "-"), "--out - takes one endpoint"),
@@ -79,7 +84,9 @@ def test_pull_writes_a_lake_without_warehouse_or_instance(make_bench: MakeBench)
     assert done.returncode == 0, done.stderr
     manifests = {m["endpoint"]: m for m in json.loads(done.stdout)["pulled"]}
     assert manifests["students"]["rows"] == bench.store.count("students")
-    stored = [(bench.folder / "pulled" / file["path"]).read_bytes() for file in manifests["students"]["files"]]
+    stored = [
+        (bench.folder / "pulled" / file["path"]).read_bytes() for file in manifests["students"]["files"]
+    ]
     lines = b"".join(zstandard.ZstdDecompressor().decompressobj().decompress(part) for part in stored)
     assert {json.loads(line)["id"] for line in lines.splitlines()} == set(bench.store.ids("students"))
     assert manifests["students"]["files"][0]["path"].startswith(f"{PAIR.tenant}/{PAIR.year}/2")
