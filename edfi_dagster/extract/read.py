@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -17,8 +17,11 @@ from edfi_dagster.ods.errors import EdFiError, NotOffered, NotPermitted, WrongCr
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, Collection, RecordKind
 from edfi_dagster.ods.published import PublishedEndpoints
 from edfi_dagster.warehouse.contract import WarehouseError
-from edfi_dagster.warehouse.current import latest_keys
+from edfi_dagster.warehouse.current import latest_keys, settled_ids
 from edfi_dagster.warehouse.ledger import Entry, Reading, Watermarks
+
+# Deletes and key changes commit with their records or after them, so without these they are not even read.
+_WAITS = KindResult(Result.UNCHANGED, cause="waits for its records")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,12 @@ class EndpointRead:
     def has_rows(self) -> bool:
         return any(reading.manifest for reading in self.readings.values())
 
+    @property
+    def is_first_look(self) -> bool:
+        """Whether the raw rows were never searched for superseded ones, as after a switch from Airflow."""
+        changes = self.readings.get(KEY_CHANGES)
+        return self.endpoint.key_can_change and changes is not None and changes.entry.low is None
+
 
 class Reader:
     """Reads the endpoints of one run; every thread of the run uses the same one."""
@@ -73,12 +82,16 @@ class Reader:
             if RECORDS in work.kinds:
                 self._attempt(read, pulls, RECORDS, self._read_records)
             for kind in (DELETES, KEY_CHANGES):
-                if (read.full or kind in work.kinds) and self._wanted(work.endpoint, kind):
+                if not (read.full or kind in work.kinds) or not self._wanted(work.endpoint, kind):
+                    continue
+                if RECORDS in read.results:
+                    read.results[kind] = _WAITS
+                else:
                     self._attempt(read, pulls, kind, self._probe if read.full else self._read_changes)
             if not read.full and RECORDS in pulls and KEY_CHANGES in pulls:
-                new_keys = pulls[KEY_CHANGES].new_keys
+                changes = pulls[KEY_CHANGES]
                 self._attempt(
-                    read, pulls, RECORDS, lambda r, records: self._read_rekeyed(r, records, new_keys)
+                    read, pulls, RECORDS, lambda r, records: self._read_rekeyed(r, records, changes)
                 )
             self._publish(read, pulls)
         except BaseException:
@@ -116,23 +129,32 @@ class Reader:
         """A full pull covers deletes and key changes, but only where the key may read them later."""
         pull.collection.count(closing_window(self._run.newest))
 
-    def _read_rekeyed(self, read: EndpointRead, records: Pull, new_keys: Mapping[str, NewKey]) -> None:
+    def _read_rekeyed(self, read: EndpointRead, records: Pull, changes: Pull) -> None:
         """Read by id the records whose key changed but which did not come in their window (cascades before 7.3).
 
-        Where the natural key cannot be known, a new key change can only be followed by a full refresh.
+        One that is not there any more was deleted after its key had changed. Where the natural key cannot be known, a
+        new key change can only be followed by a full refresh.
         """
         if not read.endpoint.key:
             low = self._low(read, KEY_CHANGES)
-            if any(low is None or key.change_version > low for key in new_keys.values()):
+            if any(low is None or key.change_version > low for key in changes.new_keys.values()):
                 read.full = True
                 records.read_full()
             return
-        missing = [key for record_id, key in new_keys.items() if record_id not in records.ids]
+        missing = [key for record_id, key in changes.new_keys.items() if record_id not in records.ids]
         ids = self._with_old_key(read.endpoint, missing)
-        with ThreadPoolExecutor(self._run.threads) as threads:
-            for record_id, row in zip(ids, threads.map(records.collection.record, ids), strict=True):
-                if row is not None:
-                    records.add(record_id, row)
+        gone: list[str] = []
+
+        def found() -> Iterator[tuple[str, bytes]]:
+            with ThreadPoolExecutor(self._run.threads) as threads:
+                for record_id, row in zip(ids, threads.map(records.collection.record, ids), strict=True):
+                    if row is None:
+                        gone.append(record_id)
+                    else:
+                        yield record_id, row
+
+        records.add(found())
+        changes.gone = tuple(gone)
 
     # -- around them ----------------------------------------------------------------------------------
 
@@ -159,11 +181,9 @@ class Reader:
     def _refused(self, read: EndpointRead, kind: RecordKind, error: NotOffered | NotPermitted) -> KindResult:
         """403 or 404 is a fact about an endpoint never loaded, and a failure of one that was."""
         loaded = (read.endpoint.snake, kind) in self._before.ever_loaded
-        offered = isinstance(error, NotPermitted) or self._published.offers(read.endpoint.path)
-        if loaded and offered:
-            return KindResult(
-                Result.FAILED, cause=f"{error}; it was loaded before, so its rows are kept as they are"
-            )
+        if loaded and (isinstance(error, NotPermitted) or self._published.offers(read.endpoint.path)):
+            cause = f"{error}; it was loaded before, so its rows are kept as they are"
+            return KindResult(Result.FAILED, cause=cause, error=type(error).__name__)
         result = Result.NOT_PERMITTED if isinstance(error, NotPermitted) else Result.NOT_OFFERED
         return KindResult(result, cause=error.reason)
 
@@ -171,7 +191,7 @@ class Reader:
         if RECORDS in read.work.kinds and RECORDS not in pulls:
             for waiting in [kind for kind in pulls if kind != RECORDS]:
                 pulls.pop(waiting).abandon()
-                read.results[waiting] = KindResult(Result.UNCHANGED, cause="waits for its records")
+                read.results[waiting] = _WAITS
         for kind, pull in pulls.items():
             if kind != RECORDS and read.full:
                 pull.abandon()
@@ -214,18 +234,22 @@ class Reader:
         return self._before.watermarks.get((read.endpoint.snake, kind))
 
     def _with_old_key(self, endpoint: Endpoint, new_keys: Sequence[NewKey]) -> list[str]:
-        """The ids whose latest raw row has another natural key than the new one."""
+        """The ids whose latest raw row has another natural key than the new one, or that have none though they may live.
+
+        A raw row may be missing because another record took its old key over before the new one was read.
+        """
         found: list[str] = []
         with self._job.warehouse.connected() as connection:
             for start in range(0, len(new_keys), 500):
-                batch = {key.id: key.values for key in new_keys[start : start + 500]}
-                found += [
-                    record_id
-                    for record_id, key in latest_keys(
-                        connection, self._run.pair, endpoint, list(batch)
-                    ).items()
-                    if key != [_text(batch[record_id].get(name)) for name in endpoint.key]
-                ]
+                batch = {key.id: key for key in new_keys[start : start + 500]}
+                known = latest_keys(connection, self._run.pair, endpoint, list(batch))
+                settled = settled_ids(
+                    connection, self._run.pair, endpoint, {i: key.change_version for i, key in batch.items()}
+                )
+                for record_id, key in batch.items():
+                    new = [_text(key.values.get(name)) for name in endpoint.key]
+                    if known.get(record_id) != new and (record_id in known or record_id not in settled):
+                        found.append(record_id)
         return found
 
     def _keyed(self, endpoint: Endpoint) -> Endpoint:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime
-from queue import Empty, Queue
+from queue import Queue
 
 import msgspec
 
@@ -17,7 +18,7 @@ from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import latest_stamp
 from edfi_dagster.lake.pull import PullRun
 from edfi_dagster.lake.store import LakeError
-from edfi_dagster.ods.errors import OdsRestored, OdsUnreachable, WrongCredentials
+from edfi_dagster.ods.errors import OdsDown, OdsRestored, WrongCredentials
 from edfi_dagster.ods.pages import RECORDS, RecordKind
 from edfi_dagster.warehouse import ledger, load
 from edfi_dagster.warehouse.contract import Connection, WarehouseError
@@ -28,7 +29,8 @@ from edfi_dagster.warehouse.lease import Lease, holding
 _SPARE_READERS = 4
 # After so many endpoints in a row without any answer the ODS is down, and the others need not find out too.
 _UNANSWERED_ENDPOINTS = 3
-_LOAD_BURST_SECONDS = 0.2
+# How long one run keeps a warehouse that others may be waiting for.
+_LONGEST_BURST_SECONDS = 5.0
 
 
 def extract(job: Job, works: Sequence[Work], *, full_refresh: bool = False) -> Iterator[EndpointResult]:
@@ -40,12 +42,14 @@ def extract(job: Job, works: Sequence[Work], *, full_refresh: bool = False) -> I
     result instead.
     """
     discovery = job.session.discovery
-    newest = job.session.newest_change_version()
     with holding(job.warehouse, job.pair, waiting=job.tell) as lease:
         job.lake.check_writable()
         with job.warehouse.connected() as connection:
             highest = max(ledger.watermarks(connection, job.pair).values(), default=0)
-        restored = newest < highest and job.session.newest_change_version() < highest
+        newest = job.session.newest_change_version()
+        if newest < highest:  # a replica that lags behind says so only once
+            newest = job.session.newest_change_version()
+        restored = newest < highest
         if not restored:
             run = _PairRun(job, lease, newest, full_refresh=full_refresh)
             with closing(run.results(works)) as results:
@@ -81,7 +85,7 @@ class _PairRun:
             compression=job.platform.lake.compression,
         )
         self._reader = Reader(job, self._pull_run, self._before(), full_refresh=full_refresh)
-        self._to_load: Queue[EndpointRead] = Queue()
+        self._to_load: Queue[EndpointRead | None] = Queue()
         self._done: Queue[EndpointResult | BaseException] = Queue()
         self._stop = threading.Event()
         self._descriptors: list[EndpointRead] = []
@@ -121,17 +125,17 @@ class _PairRun:
                         yield found
             finally:
                 self._stop.set()
+                self._to_load.put(None)
         if self.restored is None:
-            for result in self._finish():
-                summary.append(result)
-                yield result
-            self._write_summary(summary)
+            finished = self._finish()
+            self._write_summary([*summary, *finished])
+            yield from finished
 
     # -- reading --------------------------------------------------------------------------------------
 
     def _read(self, work: Work) -> None:
         try:
-            if self._stop.is_set() or self._unanswered >= _UNANSWERED_ENDPOINTS:
+            if self._stop.is_set() or self.restored or self._unanswered >= _UNANSWERED_ENDPOINTS:
                 self._done.put(_not_tried(work))
                 return
             read = self._reader.read(work)
@@ -151,32 +155,30 @@ class _PairRun:
 
     def _note_answer(self, read: EndpointRead) -> None:
         causes = [result for result in read.results.values() if result.result == Result.FAILED]
-        unanswered = any(OdsUnreachable.__name__ in result.error for result in causes)
+        unanswered = any(result.error == OdsDown.__name__ for result in causes)
         self._unanswered = self._unanswered + 1 if unanswered and not read.readings else 0
 
     # -- loading --------------------------------------------------------------------------------------
 
     def _load_all(self) -> None:
         """Load what the readers bring, in bursts: the warehouse is let go whenever there is nothing to load."""
-        while not self._stop.is_set():
-            try:
-                read = self._to_load.get(timeout=_LOAD_BURST_SECONDS)
-            except Empty:
-                continue
+        while (read := self._next_to_load()) is not None:
             try:
                 with self._job.warehouse.connected() as connection:
-                    self._load_burst(connection, read)
+                    until = time.monotonic() + _LONGEST_BURST_SECONDS
+                    self._done.put(self._load(connection, read))
+                    while time.monotonic() < until and not self._to_load.empty():
+                        if (read := self._next_to_load()) is None:
+                            return
+                        self._done.put(self._load(connection, read))
             except Exception as error:  # noqa: BLE001 - must reach the one who waits for it
                 self._done.put(error)
                 return
 
-    def _load_burst(self, connection: Connection, read: EndpointRead) -> None:
-        while True:
-            self._done.put(self._load(connection, read))
-            try:
-                read = self._to_load.get_nowait()
-            except Empty:
-                return
+    def _next_to_load(self) -> EndpointRead | None:
+        """The next endpoint, waiting for it; None when the run stops."""
+        read = self._to_load.get()
+        return None if self._stop.is_set() else read
 
     def _load(self, connection: Connection, read: EndpointRead) -> EndpointResult:
         try:
@@ -185,7 +187,7 @@ class _PairRun:
             if read.full:
                 loaded = load.load_refresh(connection, self._lease, read.readings[RECORDS])
                 self._refreshed += [reading.entry for reading in read.readings.values()]
-            elif read.has_rows:
+            elif read.has_rows or read.is_first_look:
                 loaded = load.load_delta(connection, self._lease, read.endpoint, list(read.readings.values()))
             else:
                 loaded = load.Loaded()
@@ -193,37 +195,32 @@ class _PairRun:
             return _loaded(read, loaded)
         except OdsRestored as error:
             self.restored = error
-            self._stop_reading()
             return _stored(read)
         except (WarehouseError, LakeError) as error:
-            return _failed(read, str(error))
+            return _failed(read, error)
 
-    def _stop_reading(self) -> None:
-        self._unanswered = _UNANSWERED_ENDPOINTS
-
-    def _finish(self) -> Iterator[EndpointResult]:
+    def _finish(self) -> list[EndpointResult]:
         """The run's closing transactions: descriptors, refreshed watermarks, watermarks without news."""
         changed = [read for read in self._descriptors if read.has_rows]
-        self._settled += [r.readings[RECORDS].entry for r in self._descriptors if not r.has_rows]
+        unchanged = [read for read in self._descriptors if not read.has_rows]
+        self._settled += [read.readings[RECORDS].entry for read in unchanged]
         with self._job.warehouse.connected() as connection:
-            if changed:
-                yield from self._load_descriptors(connection, changed)
-            yield from (_loaded(read, load.Loaded()) for read in self._descriptors if not read.has_rows)
+            results = self._load_descriptors(connection, changed) if changed else []
             if self._refreshed:
                 load.close_refreshes(connection, self._lease, self._refreshed)
             load.settle(connection, self._lease, self._settled)
+        return [*results, *(_loaded(read, load.Loaded()) for read in unchanged)]
 
     def _load_descriptors(
         self, connection: Connection, reads: Sequence[EndpointRead]
-    ) -> Iterator[EndpointResult]:
+    ) -> list[EndpointResult]:
         try:
             loaded = load.load_descriptors(
                 connection, self._lease, [read.readings[RECORDS] for read in reads]
             )
         except (WarehouseError, LakeError) as error:
-            yield from (_failed(read, str(error)) for read in reads)
-            return
-        yield from (_loaded(read, loaded.get(read.endpoint.snake, load.Loaded())) for read in reads)
+            return [_failed(read, error) for read in reads]
+        return [_loaded(read, loaded.get(read.endpoint.snake, load.Loaded())) for read in reads]
 
     def _write_summary(self, results: Sequence[EndpointResult]) -> None:
         """``run.json``: every endpoint of the run and what came of it."""
@@ -278,10 +275,10 @@ def _loaded(read: EndpointRead, loaded: load.Loaded) -> EndpointResult:
     return result
 
 
-def _failed(read: EndpointRead, cause: str) -> EndpointResult:
+def _failed(read: EndpointRead, error: Exception) -> EndpointResult:
     result = EndpointResult(read.endpoint, read.full, dict(read.results))
     for kind in read.readings:
-        result.kinds[kind] = KindResult(Result.FAILED, cause=cause)
+        result.kinds[kind] = KindResult(Result.FAILED, cause=str(error), error=type(error).__name__)
     return result
 
 

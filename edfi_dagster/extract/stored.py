@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -125,7 +125,9 @@ def _replay(
         )
     result = EndpointResult(endpoint, full=chain[0].is_full)
     for step in chain:
-        loaded = _load_step(connection, lease, endpoint, step)
+        manifest = step.manifests.get(RECORDS)
+        keyed = _with_key(endpoint, manifest) if manifest and not endpoint.is_descriptor else endpoint
+        loaded = _load_step(connection, lease, keyed, step)
         result.rows_inserted += loaded.inserted.get(RECORDS, 0)
         result.rows_removed += loaded.removed
         for kind, manifest in step.manifests.items():
@@ -164,12 +166,22 @@ def _reading(
 
 
 def _continuing(readings: Iterable[ledger.Reading], now: ledger.Watermarks) -> Iterator[ledger.Reading]:
-    """The readings whose window begins at or before what is committed, and does not end before it."""
+    """The readings that do not end before what is committed.
+
+    None leaves a gap, however much later it begins: runs that found nothing left no manifest, and every pull began
+    at a watermark that the pulls before it had reached.
+    """
     for reading in readings:
-        assert reading.manifest is not None
         committed = now.get((reading.entry.endpoint.snake, reading.entry.kind), -1)
-        if reading.manifest.min_change_version <= committed + 1 and reading.manifest.newest >= committed:
+        if reading.entry.newest >= committed:
             yield reading
+
+
+def _with_key(endpoint: Endpoint, manifest: Manifest) -> Endpoint:
+    """The endpoint with the natural key that the pull knew, which may be the ODS's own."""
+    if not manifest.key or manifest.key == dict(endpoint.key):
+        return endpoint
+    return replace(endpoint, key=manifest.key, key_can_change=True)
 
 
 def _result(endpoint: Endpoint, result: Result, cause: str) -> EndpointResult:

@@ -27,7 +27,9 @@ class Manifest(msgspec.Struct, frozen=True):
 
     ``rows`` counts distinct ids, ``expected_rows`` what the ODS counted in the window; change versions are inclusive.
     ``low`` is the watermark the pull started from (None: there was none), ``newest`` the one its load commits.
-    ``files`` is in reading order: of one id the last read is the right one.
+    ``files`` is in reading order: of one id the last read is the right one. ``key`` is the natural key the pull knew
+    (flat name → JSON path), so that a rebuild need not ask the ODS for that of an extension. ``gone`` are the ids of
+    key changes that the ODS no longer has, though it may hide their tombstones because the new key lives again.
     """
 
     tenant: str
@@ -52,6 +54,8 @@ class Manifest(msgspec.Struct, frozen=True):
     seconds: float
     requests: int
     retries: int
+    key: dict[str, str] = {}
+    gone: tuple[str, ...] = ()
 
     @property
     def pair(self) -> TenantYear:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +61,8 @@ class Pull:
         self.collection = collection
         self.ids: set[str] = set()
         self.new_keys: dict[str, NewKey] = {}
+        self.gone: tuple[str, ...] = ()
+        self._changes: set[tuple[str, int]] = set()
         self.window = ChangeWindow(0)
         self.expected = 0
         self.full = False
@@ -91,16 +93,18 @@ class Pull:
         """Deletes or key changes of a window."""
         self.window = window
         for attempt in range(MOST_REPULLS + 1):
-            pages = self._write(self.collection.changes(window))
+            totals: list[int] = []
+            self._write(_noting(self.collection.changes(window), totals))
             # A single page carries the count of its own instant; more pages need one from after the walk.
-            self.expected = len(self.ids) if pages <= 1 and not attempt else self.collection.count(window)
-            if len(self.ids) >= self.expected:
+            alone = len(totals) <= 1 and not attempt
+            self.expected = sum(totals) if alone else self.collection.count(window)
+            if len(self._changes) >= self.expected:
                 return
-        raise self._incomplete(window)
+        raise self._incomplete(window, self._changes)
 
-    def add(self, record_id: str, row: bytes) -> None:
-        """One more record, read by its id, after all the others."""
-        self._write([Page([row], [record_id])])
+    def add(self, records: Iterable[tuple[str, bytes]]) -> None:
+        """More records, (id, row) each, read by their ids after all the others."""
+        self._write(Page([row], [record_id]) for record_id, row in records)
 
     def publish(self, low: int | None) -> Manifest | None:
         """Write the manifest, which makes the pull exist; None where a delta brought nothing."""
@@ -130,6 +134,8 @@ class Pull:
             seconds=round(time.monotonic() - self._clock, 3),
             requests=self.collection.tally.requests,
             retries=self.collection.tally.retries,
+            key=dict(endpoint.key),
+            gone=self.gone,
         )
         write_manifest(run.lake, paths.manifest_path(self._folder, endpoint.snake), manifest)
         return manifest
@@ -143,16 +149,15 @@ class Pull:
     # -- walks ---------------------------------------------------------------------------------------
 
     def _read_complete(self, window: ChangeWindow) -> None:
-        first = self.collection.first_page(window)
-        if not first.rows and not first.total:
-            return
-        for _ in range(MOST_REPULLS + 1):
+        for attempt in range(MOST_REPULLS + 1):
+            first = self.collection.first_page(window)
+            if not attempt and not first.rows and not first.total:
+                return
             self._walk(window, first)
             self.expected = self.collection.count(window)
             if len(self.ids) >= self.expected:
                 return
-            first = self.collection.first_page(window)
-        raise self._incomplete(window)
+        raise self._incomplete(window, self.ids)
 
     def _read_closing(self) -> None:
         window = closing_window(self._run.newest)
@@ -165,7 +170,7 @@ class Pull:
             closing, self.ids = self.ids, before | self.ids
             if len(closing) >= (first.total or 0):
                 return
-        raise self._incomplete(window)
+        raise self._incomplete(window, self.ids)
 
     def _walk(self, window: ChangeWindow, first: Page) -> None:
         """Read a window once: from the first page on, or its partitions side by side where it is large."""
@@ -179,15 +184,15 @@ class Pull:
             for walk in walks:
                 walk.result()
 
-    def _write(self, pages: Iterable[Page]) -> int:
-        """Write pages into one part of their own; returns how many there were."""
+    def _write(self, pages: Iterable[Page]) -> None:
+        """Write pages into one part of their own."""
         with self._lock:
             part = self._parts
             self._parts += 1
         filled = (page for page in pages if page.rows)
         first = next(filled, None)
         if first is None:
-            return 0
+            return
         name = self.collection.endpoint.snake
         path = paths.part_path(self._folder, name, part, self._run.compression)
         written = _Written()
@@ -195,23 +200,21 @@ class Pull:
             self._run.lake.writing(path) as stream,
             written.compressing(stream, self._run.compression) as out,
         ):
-            count = 0
             for page in _from(first, filled):
                 out.write(b"\n".join(page.rows) + b"\n")
                 written.rows += len(page.rows)
-                count += 1
                 with self._lock:
                     self.ids.update(page.ids)
+                    self._changes.update(zip(page.ids, page.change_versions, strict=False))
                     if self.collection.kind == KEY_CHANGES:
                         self.new_keys |= {key.id: key for key in map(_new_key, page.rows)}
         file = PulledFile(path=path, rows=written.rows, bytes=written.size, sha256=written.digest)
         with self._lock:
             self._files[part] = file
-        return count
 
-    def _incomplete(self, window: ChangeWindow) -> IncompletePull:
+    def _incomplete(self, window: ChangeWindow, read: Sized) -> IncompletePull:
         return IncompletePull(
-            f"{len(self.ids)} distinct records read, the ODS counts {self.expected} between change versions "
+            f"{len(read)} distinct records read, the ODS counts {self.expected} between change versions "
             f"{window.low} and {window.high if window.high is not None else 'now'}, after {MOST_REPULLS} re-pulls",
             pair=self._run.pair,
             endpoint=self.collection.label,
@@ -221,6 +224,12 @@ class Pull:
 def _from(first: Page, rest: Iterable[Page]) -> Iterator[Page]:
     yield first
     yield from rest
+
+
+def _noting(pages: Iterable[Page], totals: list[int]) -> Iterator[Page]:
+    for page in pages:
+        totals.append(page.total or 0)
+        yield page
 
 
 _new_key = msgspec.json.Decoder(NewKey).decode

@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from edfi_dagster.config import TenantYear
 from edfi_dagster.config.warehouse import TableNames
 from edfi_dagster.lake.manifest import PulledFile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RAW_COLUMNS = (
     "tenant_code",
@@ -68,7 +72,7 @@ class Connection(Protocol):
         ...
 
     def stage(self, name: str, files: Sequence[PulledFile]) -> None:
-        """Fill temporary table ``name`` (v, filename, file_row_number, read_order) from files of the lake.
+        """Make temporary table or view ``name`` (v, filename, file_row_number, read_order) of files of the lake.
 
         ``read_order`` rises over the files in their order and over the lines of each. Made outside of transactions.
         """
@@ -76,6 +80,14 @@ class Connection(Protocol):
 
     def text(self, path: str, column: str = "v") -> str:
         """SQL for the text of a JSON value, NULL where there is none; ``path`` is like ``schoolReference.schoolId``."""
+        ...
+
+    def texts(self, paths: Sequence[str], column: str = "v") -> str:
+        """SQL for an array of the texts at ``paths``, counted from 1, each as ``text`` gives it; parses once."""
+        ...
+
+    def replace_partition(self, name: str, frame: pd.DataFrame, pair: TenantYear) -> None:
+        """Replace the pair's rows of a downstream table by a frame with ``tenant_code`` and ``api_year``; makes the table."""
         ...
 
     def same(self, left: str, right: str) -> str:

@@ -6,35 +6,51 @@ deleted: the rule by which the dbt packages stage raw rows (warehouse.md 1.4), w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection, RawTable
 
+_ID_SPELLINGS = ("id", "Id", "ID")
+
 
 def identity(connection: Connection, column: str = "v") -> str:
     """SQL for a record's or tombstone's id: 32 lower-case hex digits, however it is written."""
-    spellings = ", ".join(connection.text(spelling, column) for spelling in ("id", "Id", "ID"))
-    return f"lower(replace(coalesce({spellings}), '-', ''))"
+    return _identity([connection.text(spelling, column) for spelling in _ID_SPELLINGS])
 
 
-def natural_key(connection: Connection, paths: tuple[str, ...], column: str = "v") -> str:
-    """SQL for the natural key as one text, compared exactly; the id where the key is not known."""
-    own = identity(connection, column)
-    if not paths:
-        return own
-    parts = [connection.text(path, column) for path in paths]
-    missing = " OR ".join(f"{part} IS NULL" for part in parts)
-    # A part that is missing means that the record is not of the shape we know: then no two may be taken for one.
-    return f"CASE WHEN {missing} THEN {own} ELSE concat_ws(chr(31), {', '.join(parts)}) END"
+def keyed(
+    connection: Connection, source: str, key: Sequence[str], keep: Sequence[str], *, where: str = ""
+) -> str:
+    """A query of ``source``: the columns ``keep``, ``id``, ``natural_key`` and ``modified``, the time of the ODS.
+
+    ``key`` holds the JSON paths of the natural key, which becomes one text, compared exactly; the id where it is
+    not known. Each record is parsed once, however many parts its key has.
+    """
+    paths = [*_ID_SPELLINGS, "_lastModifiedDate", *key]
+    texts = [f"texts[{n + 1}]" for n in range(len(paths))]
+    own = _identity(texts[:3])
+    natural_key = own
+    if key:
+        parts = texts[4:]
+        missing = " OR ".join(f"{part} IS NULL" for part in parts)
+        # A part that is missing means that the record is not of the shape we know: then no two may be taken for one.
+        natural_key = f"CASE WHEN {missing} THEN {own} ELSE concat_ws(chr(31), {', '.join(parts)}) END"
+    columns = ", ".join(keep)
+    return f"""SELECT {columns}, {own} AS id, {natural_key} AS natural_key,
+          rtrim(coalesce({texts[3]}, ''), 'Z') AS modified
+        FROM (SELECT {columns}, {connection.texts(paths)} AS texts FROM {source} {where}) parsed"""
+
+
+def _identity(spellings: Sequence[str]) -> str:
+    return f"lower(replace(coalesce({', '.join(spellings)}), '-', ''))"
 
 
 def current_sql(connection: Connection, table: RawTable) -> str:
     """A query for the current rows of all pairs and names in a raw table: the ten columns."""
     columns = ", ".join(f"r.{column}" for column in RAW_COLUMNS)
-    ranked = "tenant_code, api_year, name, natural_key"
-    key = natural_key(connection, table.key, "r.v")
+    rows = keyed(connection, connection.table(table.name), table.key, RAW_COLUMNS)
     if not table.applies_deletes:
         tombstones, deleted = "", "CAST(NULL AS TIMESTAMP)"
     else:
@@ -42,14 +58,13 @@ def current_sql(connection: Connection, table: RawTable) -> str:
         tombstones = f"""LEFT JOIN (
             SELECT tenant_code, api_year, name, {identity(connection)} AS id, max(pull_timestamp) AS deleted_at
             FROM {connection.table(connection.names.deletes)} GROUP BY 1, 2, 3, 4) d
-          ON d.tenant_code = r.tenant_code AND d.api_year = r.api_year AND d.name = r.name
-          AND d.id = {identity(connection, "r.v")}"""
+          ON d.tenant_code = r.tenant_code AND d.api_year = r.api_year AND d.name = r.name AND d.id = r.id"""
     return f"""SELECT {", ".join(RAW_COLUMNS)} FROM (
         SELECT *, row_number() OVER (
-            PARTITION BY {ranked}
+            PARTITION BY tenant_code, api_year, name, natural_key
             ORDER BY coalesce(deleted_at, pull_timestamp) DESC, pull_timestamp DESC) AS recency
-        FROM (SELECT {columns}, {key} AS natural_key, {deleted} AS deleted_at
-              FROM {connection.table(table.name)} r {tombstones}) keyed) ranked
+        FROM (SELECT {columns}, r.natural_key, {deleted} AS deleted_at
+              FROM ({rows}) r {tombstones}) stamped) ranked
       WHERE recency = 1 AND deleted_at IS NULL"""
 
 
@@ -98,6 +113,24 @@ def latest_keys(
         [*pair, endpoint.snake, *ids],
     )
     return {str(row[0]): list(row[1:]) for row in found}
+
+
+def settled_ids(
+    connection: Connection, pair: TenantYear, endpoint: Endpoint, key_changes: Mapping[str, int]
+) -> set[str]:
+    """Those ids (id → change version of the key change) that have a tombstone, or whose key change was loaded before."""
+    ids = list(key_changes)
+    where = f"tenant_code = ? AND api_year = ? AND name = ? AND {identity(connection)} IN ({', '.join('?' * len(ids))})"
+    names = connection.names
+    found = connection.rows(
+        f"""SELECT {identity(connection)}, NULL FROM {connection.table(names.deletes)} WHERE {where}
+        UNION ALL SELECT {identity(connection)}, {connection.text("changeVersion")}
+        FROM {connection.table(names.key_changes)} WHERE {where}""",
+        [*pair, endpoint.snake, *ids] * 2,
+    )
+    return {
+        record_id for record_id, version in found if version is None or int(version) == key_changes[record_id]
+    }
 
 
 def descriptor_counts(connection: Connection, pair: TenantYear) -> dict[str, int]:

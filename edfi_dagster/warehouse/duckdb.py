@@ -13,15 +13,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from edfi_dagster.config import TenantYear
 from edfi_dagster.config.warehouse import TableNames
 from edfi_dagster.lake.manifest import PulledFile
 from edfi_dagster.lake.store import LakeStore
 from edfi_dagster.warehouse.contract import LEASES, RawTable, Waiting, WarehouseError
 from edfi_dagster.warehouse.current import view_sql
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LONGEST_WAIT_SECONDS = 600.0
 _TELL_AFTER_SECONDS = 5.0
@@ -63,32 +67,42 @@ class DuckDBConnection:
 
     def stage(self, name: str, files: Sequence[PulledFile]) -> None:
         empty = "SELECT NULL::JSON AS v, NULL::VARCHAR AS path, 0::BIGINT AS read_order WHERE FALSE"
-        source = _lines(self._lake, files) if files else empty
         lines, paths = _quoted(f"{name}_lines"), _quoted(f"{name}_paths")
+        source = _lines(self._lake, files) if files else empty
         self._execute(f"CREATE OR REPLACE TEMP TABLE {lines} AS {source}")
-        self._execute(
-            f"CREATE OR REPLACE TEMP TABLE {paths} (path VARCHAR, filename VARCHAR)"
-        )
+        self._execute(f"CREATE OR REPLACE TEMP TABLE {paths} (path VARCHAR, filename VARCHAR, first BIGINT)")
         if files:
             self._execute(
-                f"INSERT INTO {paths} VALUES {', '.join(['(?, ?)'] * len(files))}",
+                f"INSERT INTO {paths} SELECT n.path, n.filename, min(l.read_order) "
+                f"FROM (VALUES {', '.join(['(?, ?)'] * len(files))}) n(path, filename) "
+                f"JOIN {lines} l ON l.path = n.path GROUP BY ALL",
                 [value for file in files for value in (self._lake.uri(file.path), file.path)],
             )
         self._execute(
-            f"""CREATE OR REPLACE TEMP TABLE {_quoted(name)} AS
-            SELECT l.v, p.filename, l.read_order,
-                   l.read_order - min(l.read_order) OVER (PARTITION BY p.filename) + 1 AS file_row_number
+            f"""CREATE OR REPLACE TEMP VIEW {_quoted(name)} AS
+            SELECT l.v, p.filename, l.read_order, l.read_order - p.first + 1 AS file_row_number
             FROM {lines} l JOIN {paths} p USING (path)"""
         )
-        self._execute(f"DROP TABLE {lines}")
-        self._execute(f"DROP TABLE {paths}")
 
     def text(self, path: str, column: str = "v") -> str:
-        steps = ".".join(f'"{step}"' for step in path.split("."))
-        return f"json_extract_string({column}, '$.{steps}')"
+        return f"json_extract_string({column}, {_json_path(path)})"
+
+    def texts(self, paths: Sequence[str], column: str = "v") -> str:
+        return f"json_extract_string({column}, [{', '.join(map(_json_path, paths))}])"
 
     def same(self, left: str, right: str) -> str:
         return f"{left}::VARCHAR = {right}::VARCHAR"
+
+    def replace_partition(self, name: str, frame: pd.DataFrame, pair: TenantYear) -> None:
+        table = self.table(name)
+        self._cursor.register("replacing_frame", frame)
+        try:
+            with self.transaction():
+                self.run(f"CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM replacing_frame LIMIT 0")
+                self.run(f"DELETE FROM {table} WHERE tenant_code = ? AND api_year = ?", list(pair))
+                self.run(f"INSERT INTO {table} BY NAME SELECT * FROM replacing_frame")
+        finally:
+            self._cursor.unregister("replacing_frame")
 
     def _execute(self, sql: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
         try:
@@ -107,13 +121,21 @@ class DuckDBWarehouse:
     """Raw tables in one schema of one DuckDB file."""
 
     def __init__(
-        self, path: Path, schema: str, names: TableNames, lake: LakeStore, *, waiting: Waiting | None = None
+        self,
+        path: Path,
+        schema: str,
+        names: TableNames,
+        lake: LakeStore,
+        *,
+        waiting: Waiting | None = None,
+        longest_wait: float = LONGEST_WAIT_SECONDS,
     ) -> None:
         self._path = path
         self._schema = schema
         self._names = names
         self._lake = lake
         self._waiting = waiting or (lambda sentence: None)
+        self._longest_wait = longest_wait
         self._guard = threading.Lock()
         self._users = 0
         self._database: duckdb.DuckDBPyConnection | None = None
@@ -123,7 +145,7 @@ class DuckDBWarehouse:
     def connected(self) -> Iterator[DuckDBConnection]:
         """A session; the file is opened for the first user of this process and closed after the last.
 
-        Raises WarehouseError when another process keeps the file longer than ten minutes.
+        Raises WarehouseError when another process keeps the file longer than ``longest_wait`` seconds.
         """
         with self._guard:
             if self._users == 0:
@@ -175,15 +197,17 @@ class DuckDBWarehouse:
             "last_stamp TIMESTAMP",
         }.items():
             connection.run(f"CREATE TABLE IF NOT EXISTS {connection.table(name)} ({columns})")
+        connection.run(
+            f"ALTER TABLE {connection.table(names.change_versions)} ADD COLUMN IF NOT EXISTS is_key_changes BOOLEAN"
+        )
         for table in tables:
             if table.name not in {names.deletes, names.key_changes}:
                 connection.run(view_sql(connection, table))
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self._path.with_name(f"{self._path.name}.lock"), os.O_CREAT | os.O_RDWR, 0o644)
+        lock = self._locked()
         try:
-            self._wait_for(lock)
             self._database = duckdb.connect(str(self._path))
         except duckdb.Error as error:
             os.close(lock)
@@ -196,15 +220,32 @@ class DuckDBWarehouse:
             raise
         self._lock_file = lock
 
-    def _wait_for(self, lock: int) -> None:
-        started, told = time.monotonic(), False
+    def _locked(self) -> int:
+        """The lock of the file, taken in the order of asking: who holds the turn is next, so nobody is starved."""
+        started = time.monotonic()
+        opened: list[int] = []
+        try:
+            for suffix in ("turn", "lock"):
+                path = self._path.with_name(f"{self._path.name}.{suffix}")
+                opened.append(os.open(path, os.O_CREAT | os.O_RDWR, 0o644))
+                self._wait_for(opened[-1], started)
+        except BaseException:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        turn, lock = opened
+        os.close(turn)
+        return lock
+
+    def _wait_for(self, lock: int, started: float) -> None:
+        told = False
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 waited = time.monotonic() - started
-            if waited > LONGEST_WAIT_SECONDS:
+            if waited > self._longest_wait:
                 raise WarehouseError(
                     f"another process has kept warehouse {self._path} for {waited:.0f} s; "
                     "end it, or use Snowflake where many runs must write at once"
@@ -215,12 +256,14 @@ class DuckDBWarehouse:
             time.sleep(0.05)
 
     def _close(self) -> None:
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
+        database, self._database = self._database, None
+        lock, self._lock_file = self._lock_file, None
+        try:
+            if database is not None:
+                database.close()
+        finally:
+            if lock is not None:
+                os.close(lock)
 
 
 def _lines(lake: LakeStore, files: Sequence[PulledFile]) -> str:
@@ -231,6 +274,10 @@ def _lines(lake: LakeStore, files: Sequence[PulledFile]) -> str:
         f"FROM read_json_objects([{listed}], format='newline_delimited', compression='{compression}', "
         "filename=true, maximum_object_size=268435456)"
     )
+
+
+def _json_path(path: str) -> str:
+    return _literal("$." + ".".join(f'"{step}"' for step in path.split(".")))
 
 
 def _quoted(name: str) -> str:
@@ -244,7 +291,9 @@ def _literal(text: str) -> str:
 def _explained(error: duckdb.Error) -> WarehouseError:
     """Our error for one of DuckDB's, which may quote the row it stumbled over and so is not passed on."""
     speaks_of_rows = isinstance(error, (duckdb.DataError, duckdb.InvalidInputException))
-    return WarehouseError(f"DuckDB: {type(error).__name__}" + ("" if speaks_of_rows else f": {_first_line(error)}"))
+    return WarehouseError(
+        f"DuckDB: {type(error).__name__}" + ("" if speaks_of_rows else f": {_first_line(error)}")
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,6 +31,8 @@ LONGEST_WAIT_SECONDS = 1800.0
 _RENEW_SECONDS = 20.0
 _POLL_SECONDS = 0.5
 _PAIR = "tenant_code = ? AND api_year = ?"
+# Two threads of one process share a database, and neither would see the row the other is about to insert.
+_taking = threading.Lock()
 
 
 class Lease:
@@ -41,6 +43,7 @@ class Lease:
         self._warehouse = warehouse
         self._holder = holder
         self._stop = threading.Event()
+        self._writing = threading.Lock()
         self._renewal = threading.Thread(target=self._renew, name=f"lease {pair}", daemon=True)
 
     def check(self, connection: Connection) -> None:
@@ -54,7 +57,7 @@ class Lease:
 
     def next_stamp(self, *, after: datetime | None) -> datetime:
         """A new stamp: now, in whole seconds, but later than every earlier one of the pair and than ``after``."""
-        with self._warehouse.connected() as connection, connection.transaction():
+        with self._writing, self._warehouse.connected() as connection, connection.transaction():
             self.check(connection)
             ((last,),) = connection.rows(
                 f"SELECT last_stamp FROM {connection.table(LEASES)} WHERE {_PAIR}",
@@ -75,7 +78,7 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(_RENEW_SECONDS):
             try:
-                with self._warehouse.connected() as connection, connection.transaction():
+                with self._writing, self._warehouse.connected() as connection, connection.transaction():
                     self.check(connection)
                     connection.run(
                         f"UPDATE {connection.table(LEASES)} SET renewed_at = ? WHERE {_PAIR}",
@@ -89,7 +92,12 @@ class Lease:
     def _release(self) -> None:
         self._stop.set()
         self._renewal.join()
-        with self._warehouse.connected() as connection, connection.transaction():
+        # A lease that cannot be given back expires; the error that ended the run says more than this one.
+        with (
+            suppress(WarehouseError),
+            self._warehouse.connected() as connection,
+            connection.transaction(),
+        ):
             connection.run(
                 f"UPDATE {connection.table(LEASES)} SET holder = NULL WHERE {_PAIR} AND holder = ?",
                 [*self.pair, self._holder],
@@ -122,7 +130,7 @@ def holding(warehouse: Warehouse, pair: TenantYear, *, waiting: Waiting) -> Iter
 
 def _take(warehouse: Warehouse, pair: TenantYear, holder: str) -> str | None:
     """Take the lease if it is free, expired, or its holder is dead; else who holds it."""
-    with warehouse.connected() as connection, connection.transaction():
+    with _taking, warehouse.connected() as connection, connection.transaction():
         table = connection.table(LEASES)
         found = connection.rows(f"SELECT holder, renewed_at FROM {table} WHERE {_PAIR}", list(pair))
         if not found:
@@ -132,7 +140,8 @@ def _take(warehouse: Warehouse, pair: TenantYear, holder: str) -> str | None:
             )
             return None
         other, renewed = found[0]
-        expired = renewed is None or _now() - renewed > timedelta(seconds=LEASE_SECONDS)
+        # A renewal in the future was written before the clock stepped back, by a run that has stopped renewing.
+        expired = renewed is None or abs(_now() - renewed) > timedelta(seconds=LEASE_SECONDS)
         if other is not None and not expired and not _is_dead(other):
             return str(other)
         connection.run(

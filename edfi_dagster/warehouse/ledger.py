@@ -50,7 +50,7 @@ def watermarks(connection: Connection, pair: TenantYear, name: str | None = None
     """The active watermarks of a pair, or of one name in it."""
     found = connection.rows(
         f"SELECT name, {_KIND}, max(max_version) FROM {connection.table(connection.names.change_versions)} "
-        f"WHERE {_PAIR} AND is_active{' AND name = ?' if name else ''} GROUP BY 1, 2",
+        f"WHERE {_PAIR} AND is_active AND max_version IS NOT NULL{' AND name = ?' if name else ''} GROUP BY 1, 2",
         [*pair, *([name] if name else [])],
     )
     return {(str(name), kind): int(version) for name, kind, version in found}

@@ -6,16 +6,17 @@ the lease is still this run's and that the watermark is the one its pull started
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edfi_dagster.config import TenantYear
+from edfi_dagster.lake.manifest import PulledFile
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.errors import OdsRestored
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
 from edfi_dagster.warehouse import ledger, supersede
-from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection
-from edfi_dagster.warehouse.current import current_sql, identity, natural_key, raw_table
+from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection, WarehouseError
+from edfi_dagster.warehouse.current import current_sql, identity, keyed, raw_table
 from edfi_dagster.warehouse.lease import Lease
 from edfi_dagster.warehouse.ledger import Reading
 
@@ -54,15 +55,23 @@ def load_delta(
         if RECORDS in read and read[RECORDS].manifest:
             _check_not_restored(connection, endpoint, read[RECORDS])
             loaded.inserted[RECORDS] = _insert_records(connection, endpoint, read[RECORDS])
-        if endpoint.key_can_change and endpoint.key and (RECORDS in read or KEY_CHANGES in read):
+        if endpoint.key_can_change and endpoint.key and _may_supersede(read, loaded):
             loaded.removed += supersede.remove_superseded(connection, lease.pair, endpoint, read)
         if DELETES in read and read[DELETES].manifest:
-            loaded.removed += supersede.remove_replaced(connection, lease.pair, endpoint)
             loaded.inserted[DELETES] = _insert_changes(connection, endpoint, read[DELETES])
-        if KEY_CHANGES in read and read[KEY_CHANGES].manifest:
+            if loaded.inserted[DELETES]:
+                loaded.removed += supersede.remove_replaced(connection, lease.pair, endpoint)
+        if KEY_CHANGES in read and (key_changes := read[KEY_CHANGES].manifest):
+            loaded.removed += supersede.remove_gone(connection, lease.pair, endpoint, key_changes.gone)
             loaded.inserted[KEY_CHANGES] = _insert_changes(connection, endpoint, read[KEY_CHANGES])
         ledger.record(connection, [reading.entry for reading in readings])
     return loaded
+
+
+def _may_supersede(read: Mapping[RecordKind, Reading], loaded: Loaded) -> bool:
+    """Whether a raw row may have become untrue: a row came, or what lay there before was never looked at."""
+    never_looked = KEY_CHANGES in read and read[KEY_CHANGES].entry.low is None
+    return bool(loaded.inserted.get(RECORDS)) or never_looked
 
 
 def load_refresh(connection: Connection, lease: Lease, reading: Reading) -> Loaded:
@@ -105,11 +114,11 @@ def load_descriptors(connection: Connection, lease: Lease, readings: Sequence[Re
         for reading in readings:
             ledger.check_unmoved(connection, reading.entry)
         names = _differing_descriptors(connection, lease.pair, readings)
-        removed = _delete_named(connection, table, lease.pair, names) if names else 0
+        removed = {name: _delete_named(connection, table, lease.pair, [name]) for name in names}
         inserted = _insert_descriptors(connection, readings[0], names) if names else {}
         ledger.deactivate(connection, lease.pair, [reading.entry.endpoint.snake for reading in readings])
         ledger.record(connection, [reading.entry for reading in readings])
-    return {name: Loaded({RECORDS: inserted.get(name, 0)}, removed) for name in names}
+    return {name: Loaded({RECORDS: inserted.get(name, 0)}, removed[name]) for name in names}
 
 
 def settle(connection: Connection, lease: Lease, entries: Sequence[ledger.Entry]) -> None:
@@ -128,44 +137,58 @@ def _replaced(entry: ledger.Entry) -> ledger.Entry:
 
 
 def _stage(connection: Connection, endpoint: Endpoint, read: dict[RecordKind, Reading]) -> None:
-    """Fill ``staged_<kind>`` from the manifests."""
+    """Stage the lines of each manifest, and in ``staged_<kind>`` which of them count."""
     for kind, reading in read.items():
         if reading.manifest is not None:
-            connection.stage("staged_lines", reading.manifest.files)
+            _stage_lines(connection, f"staged_{kind}_lines", reading.manifest.files)
             key = tuple(endpoint.key.values()) if kind == RECORDS else ()
-            _keep_last_reads(
-                connection, f"staged_{kind}", natural_key(connection, key), unique_keys=bool(key)
-            )
+            source = f"(SELECT *, NULL AS name FROM staged_{kind}_lines)"
+            _keep_last_reads(connection, kind, source, key)
 
 
-def _keep_last_reads(
-    connection: Connection,
-    staged: str,
-    key: str,
-    *,
-    unique_keys: bool,
-    name: str = "NULL",
-    source: str = "staged_lines",
-) -> None:
-    """From staged lines, keep the last read of every id and, with ``unique_keys``, of every natural key.
+def _stage_lines(connection: Connection, name: str, files: Sequence[PulledFile]) -> None:
+    """Stage files. Raises WarehouseError when they no longer hold what their manifest says."""
+    connection.stage(name, files)
+    ((found,),) = connection.rows(f"SELECT count(*) FROM {name}")
+    expected = sum(file.rows for file in files)
+    if found != expected:
+        raise WarehouseError(
+            f"the lake holds {found} rows at {files[0].path} and beside it, its manifest says {expected}; "
+            "run again with full_refresh to pull them anew"
+        )
+
+
+def _keep_last_reads(connection: Connection, kind: RecordKind, source: str, key: Sequence[str]) -> None:
+    """Of the staged lines, keep the last read of every id and, where the key is known, of every natural key.
 
     Two ids that were read with one natural key under one stamp are a record that was replaced while the pull went
-    on; the one the ODS modified last is alive.
+    on; the one the ODS modified last is alive. Rows are sorted only where any id or key comes twice.
     """
-    modified = f"rtrim(coalesce({connection.text('_lastModifiedDate')}, ''), 'Z')"
-    latest = (
-        "QUALIFY row_number() OVER "
-        f"(PARTITION BY name, natural_key ORDER BY {modified} DESC, read_order DESC) = 1"
+    staged = f"staged_{kind}"
+    lines = keyed(connection, source, key, ("read_order", "name"))
+    connection.run(f"CREATE OR REPLACE TEMPORARY TABLE {staged} AS {lines}")
+    _keep_last(connection, staged, "id", "read_order DESC")
+    if key:
+        _keep_last(connection, staged, "natural_key", "modified DESC, read_order DESC")
+
+
+def _keep_last(connection: Connection, staged: str, column: str, order: str) -> None:
+    ((twice,),) = connection.rows(
+        f"SELECT count(*) FROM (SELECT 1 FROM {staged} GROUP BY name, {column} HAVING count(*) > 1) twice"
     )
-    connection.run(
-        f"""CREATE OR REPLACE TEMPORARY TABLE {staged} AS
-        SELECT * FROM (
-            SELECT v, filename, file_row_number, read_order, {name} AS name, {identity(connection)} AS id,
-                   {key} AS natural_key
-            FROM {source}
-            QUALIFY row_number() OVER (PARTITION BY {name}, {identity(connection)} ORDER BY read_order DESC) = 1
-        ) last_reads
-        {latest if unique_keys else ""}"""
+    if twice:
+        connection.run(
+            f"""DELETE FROM {staged} WHERE read_order IN (SELECT read_order FROM (
+                SELECT read_order, row_number() OVER (PARTITION BY name, {column} ORDER BY {order}) AS place
+                FROM {staged}) placed WHERE place > 1)"""
+        )
+
+
+def _staged(kind: RecordKind) -> str:
+    """SQL for the staged lines that count, with their id, natural key and name."""
+    return (
+        "(SELECT l.v, l.filename, l.file_row_number, k.id, k.natural_key, k.name "
+        f"FROM staged_{kind}_lines l JOIN staged_{kind} k ON k.read_order = l.read_order)"
     )
 
 
@@ -176,16 +199,15 @@ def _stage_descriptors(connection: Connection, readings: Sequence[Reading]) -> N
         if reading.manifest
         for file in reading.manifest.files
     }
-    connection.stage("staged_lines", [file for _, file in files.values()])
+    _stage_lines(connection, "staged_records_lines", [file for _, file in files.values()])
     connection.run("CREATE OR REPLACE TEMPORARY TABLE staged_names (filename VARCHAR, name VARCHAR)")
     if files:
         connection.run(
             f"INSERT INTO staged_names VALUES {', '.join(['(?, ?)'] * len(files))}",
             [value for path, (name, _) in files.items() for value in (path, name)],
         )
-    key = natural_key(connection, ("namespace", "codeValue"))
-    source = "(SELECT l.*, n.name FROM staged_lines l JOIN staged_names n ON n.filename = l.filename) named"
-    _keep_last_reads(connection, "staged_records", key, unique_keys=True, name="name", source=source)
+    source = "(SELECT l.*, n.name FROM staged_records_lines l JOIN staged_names n ON n.filename = l.filename)"
+    _keep_last_reads(connection, RECORDS, source, ("namespace", "codeValue"))
 
 
 def _check_not_restored(connection: Connection, endpoint: Endpoint, reading: Reading) -> None:
@@ -206,13 +228,12 @@ def _check_not_restored(connection: Connection, endpoint: Endpoint, reading: Rea
 def _insert_records(connection: Connection, endpoint: Endpoint, reading: Reading) -> int:
     """Insert what differs from its id's current row."""
     table = connection.table(endpoint.snake)
-    current = f"""SELECT id, v FROM (
+    current = f"""SELECT id, max_by(v, pull_timestamp) AS v FROM (
         SELECT {identity(connection)} AS id, v, pull_timestamp FROM {table} WHERE {_SCOPE}) scoped
-      WHERE id IN (SELECT id FROM staged_records)
-      QUALIFY row_number() OVER (PARTITION BY id ORDER BY pull_timestamp DESC) = 1"""
+      WHERE id IN (SELECT id FROM staged_records) GROUP BY id"""
     return connection.run(
         f"""INSERT INTO {table} ({", ".join(RAW_COLUMNS)})
-        SELECT {_raw_values("s")} FROM staged_records s LEFT JOIN ({current}) c ON c.id = s.id
+        SELECT {_raw_values("s")} FROM {_staged(RECORDS)} s LEFT JOIN ({current}) c ON c.id = s.id
         WHERE c.id IS NULL OR NOT ({connection.same("c.v", "s.v")})""",
         [*_raw_parameters(reading), *reading.entry.pair, endpoint.snake],
     )
@@ -223,7 +244,7 @@ def _insert_all(connection: Connection, endpoint: Endpoint, reading: Reading) ->
         return 0
     table = connection.table(endpoint.snake)
     return connection.run(
-        f"INSERT INTO {table} ({', '.join(RAW_COLUMNS)}) SELECT {_raw_values('s')} FROM staged_records s",
+        f"INSERT INTO {table} ({', '.join(RAW_COLUMNS)}) SELECT {_raw_values('s')} FROM {_staged(RECORDS)} s",
         _raw_parameters(reading),
     )
 
@@ -234,7 +255,7 @@ def _insert_descriptors(connection: Connection, reading: Reading, names: Sequenc
     chosen = f"s.name IN ({', '.join('?' * len(names))})"
     connection.run(
         f"INSERT INTO {table} ({', '.join(RAW_COLUMNS)}) SELECT {_raw_values('s', name='s.name')} "
-        f"FROM staged_records s WHERE {chosen}",
+        f"FROM {_staged(RECORDS)} s WHERE {chosen}",
         [*_raw_parameters(reading, named=False), *names],
     )
     return dict(connection.rows("SELECT name, count(*) FROM staged_records GROUP BY 1"))
@@ -252,7 +273,7 @@ def _insert_changes(connection: Connection, endpoint: Endpoint, reading: Reading
     )
     return connection.run(
         f"""INSERT INTO {table} ({", ".join(RAW_COLUMNS)})
-        SELECT {_raw_values("s")} FROM staged_{kind} s
+        SELECT {_raw_values("s")} FROM {_staged(kind)} s
         WHERE NOT EXISTS (SELECT 1 FROM {table} d WHERE {_SCOPE} AND {identity(connection, "d.v")} = s.id{same_change})""",
         [*_raw_parameters(reading), *reading.entry.pair, endpoint.snake],
     )
@@ -265,7 +286,7 @@ def _differing_descriptors(
     names = [reading.entry.endpoint.snake for reading in readings]
     current = current_sql(connection, raw_table(connection, readings[0].entry.endpoint))
     found = connection.rows(
-        f"""SELECT DISTINCT coalesce(s.name, c.name) FROM staged_records s
+        f"""SELECT DISTINCT coalesce(s.name, c.name) FROM {_staged(RECORDS)} s
         FULL JOIN (SELECT r.name, {identity(connection, "r.v")} AS id, r.v FROM ({current}) r
                    WHERE tenant_code = ? AND api_year = ? AND name IN ({", ".join("?" * len(names))})) c
           ON c.name = s.name AND c.id = s.id

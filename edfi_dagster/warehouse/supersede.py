@@ -7,13 +7,13 @@ dbt tells records apart by natural key and applies a tombstone to every row of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.pages import KEY_CHANGES, RECORDS, RecordKind
 from edfi_dagster.warehouse.contract import Connection
-from edfi_dagster.warehouse.current import identity, natural_key
+from edfi_dagster.warehouse.current import identity, keyed
 from edfi_dagster.warehouse.ledger import Reading
 
 _SCOPE = "tenant_code = ? AND api_year = ? AND name = ?"
@@ -36,7 +36,7 @@ def remove_superseded(
     connection.run(
         f"""INSERT INTO doomed
         WITH raw AS (
-            SELECT id, natural_key, pull_timestamp FROM ({_keyed(connection, endpoint)}) keyed),
+            SELECT id, natural_key, pull_timestamp FROM ({_keyed(connection, endpoint)}) rows_),
         latest AS (
             SELECT * FROM raw {touched} QUALIFY row_number() OVER (PARTITION BY id ORDER BY pull_timestamp DESC) = 1)
         SELECT raw.id, raw.pull_timestamp FROM raw JOIN latest ON raw.id = latest.id
@@ -56,12 +56,24 @@ def remove_replaced(connection: Connection, pair: TenantYear, endpoint: Endpoint
     """
     connection.run(
         f"""INSERT INTO doomed
-        WITH raw AS (SELECT id, natural_key, pull_timestamp FROM ({_keyed(connection, endpoint)}) keyed)
+        WITH raw AS (SELECT id, natural_key, pull_timestamp FROM ({_keyed(connection, endpoint)}) rows_)
         SELECT DISTINCT raw.id, raw.pull_timestamp FROM raw JOIN raw AS other
           ON other.natural_key = raw.natural_key AND other.id <> raw.id
         WHERE raw.id IN (SELECT id FROM staged_deletes) AND other.pull_timestamp >= raw.pull_timestamp""",
         [*pair, endpoint.snake],
     )
+    return _remove_doomed(connection, pair, endpoint)
+
+
+def remove_gone(connection: Connection, pair: TenantYear, endpoint: Endpoint, ids: Sequence[str]) -> int:
+    """Remove rows of ids that had their key changed and then left the ODS without a visible tombstone."""
+    for start in range(0, len(ids), 500):
+        batch = ids[start : start + 500]
+        connection.run(
+            f"""INSERT INTO doomed SELECT id, pull_timestamp FROM ({_keyed(connection, endpoint)}) keyed
+            WHERE id IN ({", ".join("?" * len(batch))})""",
+            [*pair, endpoint.snake, *batch],
+        )
     return _remove_doomed(connection, pair, endpoint)
 
 
@@ -78,9 +90,9 @@ def _touched(connection: Connection, endpoint: Endpoint, read: Mapping[RecordKin
 
 
 def _keyed(connection: Connection, endpoint: Endpoint) -> str:
-    return (
-        f"SELECT {identity(connection)} AS id, {natural_key(connection, tuple(endpoint.key.values()))} "
-        f"AS natural_key, pull_timestamp FROM {connection.table(endpoint.snake)} WHERE {_SCOPE}"
+    key = tuple(endpoint.key.values())
+    return keyed(
+        connection, connection.table(endpoint.snake), key, ("pull_timestamp",), where=f"WHERE {_SCOPE}"
     )
 
 

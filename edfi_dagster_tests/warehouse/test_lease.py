@@ -1,0 +1,205 @@
+"""One run at a time per (tenant, year)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from edfi_dagster.config import TenantYear
+from edfi_dagster.config.warehouse import TableNames
+from edfi_dagster.lake.store import LocalLake
+from edfi_dagster.warehouse import lease
+from edfi_dagster.warehouse.contract import NotCommitted, WarehouseError
+from edfi_dagster.warehouse.duckdb import DuckDBWarehouse
+from edfi_dagster.warehouse.lease import holding
+
+PAIR = TenantYear("t", 2025)
+Open = Callable[[], DuckDBWarehouse]
+
+
+@pytest.fixture
+def another(tmp_path: Path) -> Open:
+    """A warehouse object of its own on the same file."""
+
+    def make() -> DuckDBWarehouse:
+        warehouse = DuckDBWarehouse(
+            tmp_path / "w.duckdb", "edfi3", TableNames(), LocalLake(tmp_path / "lake")
+        )
+        warehouse.prepare([])
+        return warehouse
+
+    return make
+
+
+@pytest.fixture
+def neighbour() -> Iterator[subprocess.Popen[bytes]]:
+    """A live process that is not us."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+def set_holder(warehouse: DuckDBWarehouse, holder: str, age: timedelta = timedelta()) -> None:
+    renewed = datetime.now(UTC).replace(tzinfo=None) - age
+    with warehouse.connected() as connection:
+        connection.run("DELETE FROM edfi3._meta_leases")
+        connection.run("INSERT INTO edfi3._meta_leases VALUES (?, ?, ?, ?, NULL)", [*PAIR, holder, renewed])
+
+
+def holder_of(process: int) -> str:
+    started = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{socket.gethostname()}:{process}:{started}:0123"
+
+
+def test_lease_of_a_live_process_is_waited_for_and_taken_over_when_it_dies(
+    another: Open, neighbour: subprocess.Popen[bytes]
+) -> None:
+    set_holder(another(), holder_of(neighbour.pid))
+    told: list[str] = []
+    taken = threading.Event()
+
+    def run() -> None:
+        with holding(another(), PAIR, waiting=told.append):
+            taken.set()
+
+    waiter = threading.Thread(target=run)
+    waiter.start()
+    assert not taken.wait(1.2)
+    assert told == [
+        f"t/2025: waiting for another run (process {neighbour.pid} on {socket.gethostname()}) to end"
+    ]
+    neighbour.kill()
+    neighbour.wait()
+    assert taken.wait(5)
+    waiter.join()
+
+
+@pytest.mark.parametrize(
+    ("holder", "age", "is_free"),
+    [
+        (
+            f"{socket.gethostname()}:{os.getpid()}:12:0123",
+            timedelta(),
+            True,
+        ),  # the number was given out again
+        ("elsewhere:1:12:0123", timedelta(), False),
+        ("elsewhere:1:12:0123", timedelta(seconds=89), False),
+        ("elsewhere:1:12:0123", timedelta(seconds=91), True),
+        ("elsewhere:1:12:0123", timedelta(seconds=-3600), True),  # written before the clock stepped back
+        ("elsewhere:1::0123", timedelta(seconds=10), False),
+    ],
+    ids=["dead here", "fresh", "just alive", "silent", "from the future", "cannot be told"],
+)
+def test_lease_is_free_when_its_holder_is_dead_or_silent(
+    another: Open, monkeypatch: pytest.MonkeyPatch, holder: str, age: timedelta, is_free: bool
+) -> None:
+    monkeypatch.setattr(lease, "LONGEST_WAIT_SECONDS", 0.0)
+    set_holder(another(), holder, age)
+    if is_free:
+        with holding(another(), PAIR, waiting=print):
+            pass
+    else:
+        with (
+            pytest.raises(WarehouseError, match=r"another run .* still works on it; end it"),
+            holding(another(), PAIR, waiting=print),
+        ):
+            pass
+
+
+def test_nothing_commits_after_a_take_over(another: Open) -> None:
+    with holding(another(), PAIR, waiting=print) as mine:
+        set_holder(another(), "elsewhere:1:12:0123")
+        warehouse = another()
+        with warehouse.connected() as connection:
+            with (
+                pytest.raises(NotCommitted, match=r"t/2025: another run has taken this tenant and year over"),
+                connection.transaction(),
+            ):
+                connection.run("INSERT INTO edfi3._deletes (tenant_code) VALUES ('t')")
+                mine.check(connection)
+            assert connection.rows("SELECT count(*) FROM edfi3._deletes") == [(0,)]
+        with pytest.raises(NotCommitted):
+            mine.next_stamp(after=None)
+    with another().connected() as connection:
+        assert connection.rows("SELECT holder FROM edfi3._meta_leases") == [("elsewhere:1:12:0123",)]
+
+
+def test_lease_is_renewed_while_it_is_held_and_given_back_after(
+    another: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.05)
+
+    def state() -> tuple[str | None, datetime]:
+        with another().connected() as connection:
+            ((holder, renewed),) = connection.rows("SELECT holder, renewed_at FROM edfi3._meta_leases")
+            return holder, renewed
+
+    with holding(another(), PAIR, waiting=print):
+        first = state()
+        deadline = time.monotonic() + 5
+        while state()[1] == first[1] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert state()[1] > first[1]
+        assert state()[0] == first[0] is not None
+    assert state()[0] is None
+
+
+def test_pairs_do_not_wait_for_each_other(another: Open) -> None:
+    with (
+        holding(another(), PAIR, waiting=pytest.fail),
+        holding(another(), TenantYear("t", 2026), waiting=pytest.fail),
+        holding(another(), TenantYear("u", 2025), waiting=pytest.fail),
+    ):
+        pass
+
+
+def test_threads_that_ask_at_the_same_instant_get_it_one_by_one(another: Open) -> None:
+    warehouse = another()
+    inside, most = 0, 0
+    stamps: list[datetime] = []
+    guard = threading.Lock()
+
+    def run() -> None:
+        nonlocal inside, most
+        with holding(warehouse, PAIR, waiting=lambda sentence: None) as held:
+            with guard:
+                inside, most = inside + 1, max(most, inside + 1)
+            stamps.append(held.next_stamp(after=None))
+            with guard:
+                inside -= 1
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert len(set(stamps)) == 4
+    assert stamps == sorted(stamps)
+
+
+def test_stamp_is_later_than_everything_known(another: Open) -> None:
+    warehouse = another()
+    ahead = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
+    with holding(warehouse, PAIR, waiting=print) as held:
+        first = held.next_stamp(after=None)
+        assert abs(datetime.now(UTC) - first) < timedelta(seconds=30)
+        assert first.microsecond == 0
+        assert held.next_stamp(after=None) >= first + timedelta(seconds=1)
+        assert held.next_stamp(after=ahead) == ahead + timedelta(seconds=1)
+        assert held.next_stamp(after=first) == ahead + timedelta(seconds=2)
+        with warehouse.connected() as connection:
+            connection.run(
+                "INSERT INTO edfi3._meta_change_versions (tenant_code, api_year, pull_timestamp) VALUES (?, ?, ?)",
+                [*PAIR, (ahead + timedelta(days=1)).replace(tzinfo=None)],
+            )
+        assert held.next_stamp(after=None) == ahead + timedelta(days=1, seconds=1)
