@@ -76,14 +76,19 @@ def open_sandbox(platform: Platform) -> Iterator[str]:
 
 @contextmanager
 def open_job(
-    platform: Platform, pair: TenantYear, endpoints: tuple[Endpoint, ...], tell: Callable[[str], None]
+    platform: Platform,
+    pair: TenantYear,
+    endpoints: tuple[Endpoint, ...],
+    *,
+    tell: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> Iterator[Job]:
     """Everything a run of one pair works with, its raw tables in place."""
     with open_session(platform, pair) as session:
         lake = open_lake(platform.lake)
         warehouse = open_warehouse(platform, lake, tell)
         prepare_warehouse(warehouse, endpoints)
-        yield Job(platform, pair, session, lake, warehouse, tell)
+        yield Job(platform, pair, session, lake, warehouse, tell, warn)
 
 
 def _closing(session: OdsSession) -> Iterator[OdsSession]:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from edfi_dagster.config import Platform, TenantYear, parse_platform
-from edfi_dagster.extract import EndpointResult, Job, Work, extract, load_stored, rebuild
+from edfi_dagster.extract import EndpointResult, Job, Work, extract, load_stored
 from edfi_dagster.lake.manifest import Manifest, manifests, stamps
 from edfi_dagster.lake.store import LakeStore, open_lake
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of, find_endpoints
@@ -138,7 +138,7 @@ class Bench:
         if endpoints is not None:
             chosen = tuple(e if isinstance(e, Endpoint) else self.endpoint(e) for e in endpoints)
         session = OdsSession(self.platform.ods(PAIR), PAIR, sleep=lambda seconds: self.pause(seconds))
-        job = Job(self.platform, PAIR, session, self.lake, self.warehouse, self.told.append)
+        job = Job(self.platform, PAIR, session, self.lake, self.warehouse, self.told.append, self.told.append)
         works = [Work(endpoint, kinds, load) for endpoint in chosen]
         with closing(session), nullcontext() if self.lets_go else self.warehouse.connected():
             results = {r.endpoint.name: r for r in extract(job, works, full_refresh=full_refresh)}
@@ -154,7 +154,7 @@ class Bench:
     def rebuild(self, file: str = "rebuilt.duckdb") -> dict[str, EndpointResult]:
         """Fill another warehouse from the lake; from then on it is this bench's."""
         self.warehouse = self.another_warehouse(file)
-        found = rebuild(self.lake, self.warehouse, PAIR, self.endpoints, tell=self.told.append)
+        found = load_stored(self.lake, self.warehouse, PAIR, self.endpoints, tell=self.told.append)
         return {result.endpoint.name: result for result in found}
 
     # -- what lies in the warehouse -----------------------------------------------------------------------

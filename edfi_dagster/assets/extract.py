@@ -82,7 +82,7 @@ def _run(
 ) -> None:
     platform.ods(pair)  # an undeclared pair fails here, before any request
     results: list[EndpointResult] = []
-    with open_job(platform, pair, keys.endpoints, context.log.info) as job:
+    with open_job(platform, pair, keys.endpoints, tell=context.log.info, warn=context.log.warning) as job:
         told = Materializations(platform, keys, pair, job.lake)
         streams = []
         if selection.works:
@@ -106,14 +106,15 @@ def _report(context: dg.AssetExecutionContext, pair: TenantYear, results: list[E
     counts = Counter(kind.result for result in results for kind in result.kinds.values())
     context.log.info(f"{pair}: " + ", ".join(f"{count} {result}" for result, count in sorted(counts.items())))
     for skipped in (Result.NOT_OFFERED, Result.NOT_PERMITTED):
-        named = [r.endpoint.path for r in results if any(k.result == skipped for k in r.kinds.values())]
+        named = [
+            _label(result, kind)
+            for result in results
+            for kind, of_kind in result.kinds.items()
+            if of_kind.result == skipped
+        ]
         if named:
             context.log.warning(f"{pair}: {skipped}, skipped: {', '.join(named)}")
-    failures = {
-        f"{result.endpoint.path}{'' if kind == RECORDS else '/' + kind}": cause
-        for result in results
-        for kind, cause in result.failures.items()
-    }
+    failures = {_label(result, kind): cause for result in results for kind, cause in result.failures.items()}
     if failures:
         raise dg.Failure(
             f"{pair}: {len(failures)} of {sum(counts.values())} failed; the rest is committed, and a new run does only "
@@ -121,3 +122,8 @@ def _report(context: dg.AssetExecutionContext, pair: TenantYear, results: list[E
             metadata={"edfi/failures": dg.MetadataValue.json(failures)},
             allow_retries=False,
         )
+
+
+def _label(result: EndpointResult, kind: RecordKind) -> str:
+    """``ed-fi/students``, ``ed-fi/students/deletes``."""
+    return result.endpoint.path if kind == RECORDS else f"{result.endpoint.path}/{kind}"

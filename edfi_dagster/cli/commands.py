@@ -113,17 +113,29 @@ def pull(
     from edfi_dagster.cli.pull import PullRequest, run_pull
 
     platform, pair = platform_and_pair(context, tenant, year)
-    if out == "-" and len(endpoints) != 1:
-        raise click.UsageError("--out - takes one endpoint; give a folder for several.")
+    if not endpoints:
+        raise click.UsageError(
+            "--endpoints names none; write for example --endpoints students,tpdm/candidates."
+        )
+    if out == "-" and (len(endpoints) != 1 or as_json):
+        raise click.UsageError("--out - takes one endpoint and no --json; give a folder for several.")
+    if min_change_version and max_change_version is not None and min_change_version > max_change_version:
+        raise click.UsageError("--min-change-version is above --max-change-version.")
     request = PullRequest(
         platform, pair, endpoints, kind, min_change_version, max_change_version, max_concurrent_requests
     )
-    manifests = run_pull(request, None if out == "-" else Path(out))
-    if as_json and out != "-":
-        _print_json({"pulled": manifests})
+    manifests, failures = run_pull(request, None if out == "-" else Path(out))
+    if as_json:
+        _print_json({"pulled": manifests, "failures": failures})
     elif out != "-":
         for manifest in manifests:
             click.echo(f"{manifest['namespace']}/{manifest['endpoint']}: {manifest['rows']:,} rows")
+        if not manifests and not failures:
+            click.echo("no rows in the window")
+    for failure in failures:
+        click.echo(f"Error: {failure}", err=True)
+    if failures:
+        sys.exit(FAILED)
 
 
 @click.command()
@@ -140,13 +152,23 @@ def rebuild(context: click.Context, tenant: str, year: int, as_json: bool) -> No
     platform, pair = platform_and_pair(context, tenant, year)
     from edfi_dagster.cli.runs import rebuild_pair
 
-    rows, failures = rebuild_pair(platform, pair)
+    rows, endpoints, failures = rebuild_pair(platform, pair)
     if as_json:
-        _print_json({"tenant": tenant, "year": year, "rows_loaded": rows, "failures": failures})
+        _print_json(
+            {
+                "tenant": tenant,
+                "year": year,
+                "endpoints": endpoints,
+                "rows_loaded": rows,
+                "failures": failures,
+            }
+        )
+    elif endpoints or failures:
+        click.echo(f"{pair}: {rows:,} rows of {endpoints} endpoints loaded from the lake")
     else:
-        click.echo(f"{pair}: {rows:,} rows loaded from the lake")
-        for failure in failures:
-            click.echo(f"- {failure}", err=True)
+        click.echo(f"{pair}: nothing to load, the warehouse already holds all that the lake has")
+    for failure in failures:
+        click.echo(f"Error: {failure}", err=True)
     if failures:
         sys.exit(FAILED)
 

@@ -74,6 +74,12 @@ class District:
         answer.raise_for_status()
         return answer.text.splitlines()
 
+    def filled(self) -> set[str]:
+        """The endpoints that hold records, as ``ed-fi/students``."""
+        answer = self._http.get(f"{self._base}/_control/summary", timeout=60)
+        answer.raise_for_status()
+        return {path for path, count in answer.json()["counts"].items() if count}
+
     def requests(self) -> int:
         """How many requests this ODS has answered, the demo's own included."""
         answer = self._http.get(f"{self._base}/_control/requests", timeout=60)

@@ -8,18 +8,20 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from gzip import GzipFile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import msgspec
 import zstandard
 
-from edfi_dagster.config import Platform, TenantYear
+from edfi_dagster.config import ConfigError, Platform, TenantYear
 from edfi_dagster.lake.manifest import Manifest, latest_stamp
 from edfi_dagster.lake.pull import Pull, PullRun
 from edfi_dagster.lake.store import LocalLake
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of, find_endpoints
 from edfi_dagster.ods.changes import ChangeWindow
+from edfi_dagster.ods.errors import EdFiError, WrongCredentials
 from edfi_dagster.ods.pages import RECORDS, Collection, RecordKind
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.resources import open_session
@@ -38,27 +40,37 @@ class PullRequest:
     max_concurrent_requests: int | None
 
 
-def run_pull(request: PullRequest, folder: Path | None) -> list[dict[str, Any]]:
-    """Pull into ``folder``, laid out like a lake, or to standard output; the manifests written.
+def run_pull(request: PullRequest, folder: Path | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """Pull into ``folder``, laid out like a lake, or to standard output; the manifests written, and what failed.
 
-    A window without rows leaves no manifest; a full pull always does.
+    A window without rows leaves no manifest; a full pull always does. Raises ConfigError for the lake itself: what a
+    command pulls there no run has committed, and a rebuild would take it for a run's.
     """
     endpoints = find_endpoints(request.endpoints, endpoints_of(request.platform, request.pair))
-    with open_session(
-        request.platform, request.pair, max_concurrent_requests=request.max_concurrent_requests
-    ) as session:
-        if folder is not None:
-            return [
-                msgspec.to_builtins(manifest) for manifest in _pull_all(request, session, endpoints, folder)
-            ]
-        with tempfile.TemporaryDirectory(dir=request.platform.extract.tmp_dir) as temporary:
-            for manifest in _pull_all(request, session, endpoints, Path(temporary)):
+    lake = request.platform.lake
+    if folder is not None and lake.kind == "local" and folder.resolve().is_relative_to(lake.root.resolve()):
+        raise ConfigError(f"--out: {folder} is the lake of {request.platform.source}; give another folder")
+    failures: list[str] = []
+    manifests: list[dict[str, Any]] = []
+    with (
+        open_session(
+            request.platform, request.pair, max_concurrent_requests=request.max_concurrent_requests
+        ) as session,
+        tempfile.TemporaryDirectory(dir=request.platform.extract.tmp_dir) as temporary,
+    ):
+        for manifest in _pull_all(request, session, endpoints, folder or Path(temporary), failures):
+            manifests.append(msgspec.to_builtins(manifest))
+            if folder is None:
                 _print_rows(Path(temporary), manifest)
-        return []
+    return manifests, failures
 
 
 def _pull_all(
-    request: PullRequest, session: OdsSession, endpoints: list[Endpoint], folder: Path
+    request: PullRequest,
+    session: OdsSession,
+    endpoints: list[Endpoint],
+    folder: Path,
+    failures: list[str],
 ) -> Iterator[Manifest]:
     lake = LocalLake(folder)
     stamp = datetime.now(UTC).replace(microsecond=0)
@@ -74,7 +86,13 @@ def _pull_all(
         compression=request.platform.lake.compression,
     )
     for endpoint in endpoints:
-        manifest = _pull(request, session, run, endpoint)
+        try:
+            manifest = _pull(request, session, run, endpoint)
+        except WrongCredentials:
+            raise
+        except EdFiError as error:
+            failures.append(str(error))
+            continue
         if manifest is not None:
             yield manifest
 
@@ -110,10 +128,11 @@ def _pull(request: PullRequest, session: OdsSession, run: PullRun, endpoint: End
 
 def _print_rows(folder: Path, manifest: Manifest) -> None:
     """The last read of every id, as JSON lines."""
-    lines = list(_lines(folder, manifest))
-    last = {record_id: n for n, (record_id, _) in enumerate(lines)}
-    for n, (record_id, line) in enumerate(lines):
-        if last[record_id] == n:
+    last: dict[str, int] = {}
+    if manifest.rows != sum(file.rows for file in manifest.files):
+        last = {_identity.decode(line).id: n for n, line in enumerate(_lines(folder, manifest))}
+    for n, line in enumerate(_lines(folder, manifest)):
+        if not last or last[_identity.decode(line).id] == n:
             sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
 
@@ -125,9 +144,13 @@ class _Identified(msgspec.Struct):
 _identity = msgspec.json.Decoder(_Identified)
 
 
-def _lines(folder: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+def _lines(folder: Path, manifest: Manifest) -> Iterator[bytes]:
     for file in manifest.files:
-        with (folder / file.path).open("rb") as stream:
-            reader = zstandard.ZstdDecompressor().stream_reader(stream)
-            for line in io.BufferedReader(reader):
-                yield _identity.decode(line).id, line
+        with (folder / file.path).open("rb") as stored, _decompressed(stored, file.path) as lines:
+            yield from lines
+
+
+def _decompressed(stored: BinaryIO, path: str) -> BinaryIO:
+    if path.endswith(".gz"):
+        return cast(BinaryIO, GzipFile(fileobj=stored))
+    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(stored))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,26 +17,30 @@ from rich.table import Table
 
 from edfi_dagster.assets.keys import AssetKeys, partition_key
 from edfi_dagster.automation.jobs import EXTRACT_JOB
+from edfi_dagster.cli.terse import terse as terse_logger
 from edfi_dagster.config import ConfigError, Platform, TenantYear
 from edfi_dagster.definitions import build
-from edfi_dagster.extract import rebuild
+from edfi_dagster.extract import load_stored
+from edfi_dagster.lake.manifest import latest_stamp
 from edfi_dagster.lake.store import open_lake
 from edfi_dagster.ods.catalogue import endpoints_of, find_endpoints
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS
 from edfi_dagster.resources import open_warehouse, prepare_warehouse
 
 _SHOWN = 30
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+_TERSE: dict[str, Any] = {"loggers": {"terse": {}}}
+_SILENT: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did: (asset, metadata) of everything it materialized, and why it failed if it did."""
+    """What a run did: (asset, metadata) of everything it materialized, what it warned of, and why it failed if it did."""
 
     pair: TenantYear
     run_id: str
     success: bool
     assets: list[tuple[str, dict[str, Any]]]
+    warnings: list[str]
     failure: str
 
     def document(self) -> dict[str, Any]:
@@ -45,6 +50,7 @@ class Report:
             "run_id": self.run_id,
             "success": self.success,
             "failure": self.failure or None,
+            "warnings": self.warnings,
             "materialized": dict(self.assets),
         }
 
@@ -76,32 +82,55 @@ def materialize_pair(
     endpoints: Sequence[str] = (),
     select: Sequence[str] = (),
     full_refresh: bool = False,
+    terse: bool = True,
 ) -> Report:
-    """Run the extract job for one pair, whole or for a selection. Raises ConfigError for an unknown selection."""
+    """Run the extract job for one pair, whole or for a selection; ``terse`` says on standard error what it does.
+
+    Raises ConfigError for an unknown selection.
+    """
     keys = _selected(platform, pair, endpoints, select)
-    job = build(platform).resolve_job_def(EXTRACT_JOB)
+    defs = dg.Definitions.merge(
+        build(platform), dg.Definitions(loggers={"terse": terse_logger, "console": dg.colored_console_logger})
+    )
+    job = defs.resolve_job_def(EXTRACT_JOB)
     with open_instance(platform) as instance:
         result = job.execute_in_process(
             instance=instance,
             partition_key=partition_key(pair),
             asset_selection=keys or None,
-            run_config={"resources": {"edfi_run": {"config": {"full_refresh": full_refresh}}}, **_QUIET},
+            run_config={
+                "resources": {"edfi_run": {"config": {"full_refresh": full_refresh}}},
+                **(_TERSE if terse else _SILENT),
+            },
             raise_on_error=False,
         )
         return Report(
-            pair, result.run_id, result.success, _materialized(instance, result.run_id), _failure(result)
+            pair,
+            result.run_id,
+            result.success,
+            _materialized(instance, result.run_id),
+            _warnings(instance, result.run_id),
+            _failure(result),
         )
 
 
-def rebuild_pair(platform: Platform, pair: TenantYear) -> tuple[int, list[str]]:
-    """Replay the lake of one pair into its warehouse; rows loaded, and what could not be rebuilt."""
+def rebuild_pair(platform: Platform, pair: TenantYear) -> tuple[int, int, list[str]]:
+    """Replay the lake of one pair into its warehouse: rows and endpoints loaded, and what could not be rebuilt."""
+    tell = Console(stderr=True).print
     lake = open_lake(platform.lake)
-    warehouse = open_warehouse(platform, lake, Console(stderr=True).print)
+    if latest_stamp(lake, pair) is None:
+        return (
+            0,
+            0,
+            [f"{pair}: the lake at {lake.uri('')} holds nothing of this tenant and year; check lake.root"],
+        )
+    warehouse = open_warehouse(platform, lake, tell)
     endpoints = endpoints_of(platform, pair)
     prepare_warehouse(warehouse, endpoints)
-    results = list(rebuild(lake, warehouse, pair, endpoints, tell=Console(stderr=True).print))
+    results = list(load_stored(lake, warehouse, pair, endpoints, tell=tell))
     failures = [cause for result in results for cause in result.failures.values()]
-    return sum(result.rows_inserted for result in results), failures
+    replayed = [result for result in results if any(kind.manifest for kind in result.kinds.values())]
+    return sum(result.rows_inserted for result in results), len(replayed), failures
 
 
 def print_report(report: Report) -> None:
@@ -123,7 +152,7 @@ def print_report(report: Report) -> None:
     if len(report.assets) > _SHOWN:
         console.print(f"… and {len(report.assets) - _SHOWN} more; all with --json, or in the UI")
     if report.failure:
-        console.print(f"\n[bold red]failed[/] {report.failure}", highlight=False)
+        Console(stderr=True).print(f"Error: {report.failure}", style="red", highlight=False, markup=False)
 
 
 def _selected(
@@ -154,6 +183,15 @@ def _materialized(instance: dg.DagsterInstance, run_id: str) -> list[tuple[str, 
     return [
         (m.asset_key.to_user_string(), {name: value.value for name, value in m.metadata.items()})
         for m in told
+    ]
+
+
+def _warnings(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    """What the op itself warned of: what was skipped, an ODS that was restored."""
+    return [
+        entry.user_message
+        for entry in instance.all_logs(run_id)
+        if entry.level == logging.WARNING and not entry.is_dagster_event
     ]
 
 

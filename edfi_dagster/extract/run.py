@@ -19,7 +19,7 @@ from edfi_dagster.lake.manifest import latest_stamp
 from edfi_dagster.lake.pull import PullRun
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.errors import OdsDown, OdsRestored, WrongCredentials
-from edfi_dagster.ods.pages import RECORDS, RecordKind
+from edfi_dagster.ods.pages import RECORDS
 from edfi_dagster.warehouse import ledger, load
 from edfi_dagster.warehouse.contract import Connection, WarehouseError
 from edfi_dagster.warehouse.current import descriptor_counts
@@ -56,7 +56,7 @@ def extract(job: Job, works: Sequence[Work], *, full_refresh: bool = False) -> I
                 yield from results
             restored = run.restored is not None
         if restored:
-            job.tell(f"{job.pair}: the ODS was restored to an earlier state; refreshing everything asked for")
+            job.warn(f"{job.pair}: the ODS was restored to an earlier state; refreshing everything asked for")
             with job.warehouse.connected() as connection, connection.transaction():
                 lease.check(connection)
                 ledger.deactivate(connection, job.pair)
@@ -127,16 +127,14 @@ class _PairRun:
                 self._stop.set()
                 self._to_load.put(None)
         if self.restored is None:
-            finished = self._finish()
-            self._write_summary([*summary, *finished])
-            yield from finished
+            yield from self._finish(summary)
 
     # -- reading --------------------------------------------------------------------------------------
 
     def _read(self, work: Work) -> None:
         try:
             if self._stop.is_set() or self.restored or self._unanswered >= _UNANSWERED_ENDPOINTS:
-                self._done.put(_not_tried(work))
+                self._done.put(self._not_tried(work))
                 return
             read = self._reader.read(work)
             self._note_answer(read)
@@ -152,6 +150,10 @@ class _PairRun:
             self._done.put(error)
         except Exception as error:  # noqa: BLE001 - whatever a thread dies of must reach the one who waits for it
             self._done.put(error)
+
+    def _not_tried(self, work: Work) -> EndpointResult:
+        cause = f"{self._job.pair} {work.endpoint.path}: not tried, because the ODS stopped answering"
+        return EndpointResult(work.endpoint, kinds={RECORDS: KindResult(Result.FAILED, cause=cause)})
 
     def _note_answer(self, read: EndpointRead) -> None:
         causes = [result for result in read.results.values() if result.result == Result.FAILED]
@@ -199,17 +201,22 @@ class _PairRun:
         except (WarehouseError, LakeError) as error:
             return _failed(read, error)
 
-    def _finish(self) -> list[EndpointResult]:
-        """The run's closing transactions: descriptors, refreshed watermarks, watermarks without news."""
+    def _finish(self, loaded_before: Sequence[EndpointResult]) -> list[EndpointResult]:
+        """The run's closing transactions: descriptors, refreshed watermarks, watermarks without news.
+
+        ``run.json`` comes before the last one: a rebuild learns only there that an endpoint was read and had no news.
+        """
         changed = [read for read in self._descriptors if read.has_rows]
         unchanged = [read for read in self._descriptors if not read.has_rows]
         self._settled += [read.readings[RECORDS].entry for read in unchanged]
         with self._job.warehouse.connected() as connection:
             results = self._load_descriptors(connection, changed) if changed else []
+            results += [_loaded(read, load.Loaded()) for read in unchanged]
             if self._refreshed:
                 load.close_refreshes(connection, self._lease, self._refreshed)
+            self._write_summary([*loaded_before, *results])
             load.settle(connection, self._lease, self._settled)
-        return [*results, *(_loaded(read, load.Loaded()) for read in unchanged)]
+        return results
 
     def _load_descriptors(
         self, connection: Connection, reads: Sequence[EndpointRead]
@@ -241,6 +248,7 @@ class _PairRun:
                     "result": str(of_kind.result),
                     "rows": of_kind.manifest.rows if of_kind.manifest else 0,
                     "rows_loaded": of_kind.rows_loaded,
+                    "low": of_kind.low,
                     "cause": of_kind.cause,
                 }
                 for result in results
@@ -258,7 +266,7 @@ def _stored(read: EndpointRead) -> EndpointResult:
     for kind, reading in read.readings.items():
         if kind not in result.kinds:
             found = Result.STORED if reading.manifest else Result.UNCHANGED
-            result.kinds[kind] = KindResult(found, reading.manifest)
+            result.kinds[kind] = KindResult(found, reading.manifest, low=reading.entry.low)
     return result
 
 
@@ -269,7 +277,7 @@ def _loaded(read: EndpointRead, loaded: load.Loaded) -> EndpointResult:
         changed = rows or (kind == RECORDS and loaded.removed)
         if kind not in result.kinds:
             found = Result.LOADED if changed else Result.UNCHANGED
-            result.kinds[kind] = KindResult(found, reading.manifest, rows)
+            result.kinds[kind] = KindResult(found, reading.manifest, rows, low=reading.entry.low)
     result.rows_inserted = loaded.inserted.get(RECORDS, 0)
     result.rows_removed = loaded.removed
     return result
@@ -280,9 +288,3 @@ def _failed(read: EndpointRead, error: Exception) -> EndpointResult:
     for kind in read.readings:
         result.kinds[kind] = KindResult(Result.FAILED, cause=str(error), error=type(error).__name__)
     return result
-
-
-def _not_tried(work: Work) -> EndpointResult:
-    cause = "not tried: the ODS stopped answering"
-    kinds: dict[RecordKind, KindResult] = {RECORDS: KindResult(Result.FAILED, cause=cause)}
-    return EndpointResult(work.endpoint, kinds=kinds)

@@ -1,13 +1,14 @@
 """What already lies in the lake → warehouse, without one request to the ODS.
 
 Loads what a run stored but did not load (a table selected without its endpoints), and rebuilds an empty warehouse:
-both replay an endpoint's manifests in stamp order, from its latest full pull on.
+both replay an endpoint's pulls in stamp order, from its latest full pull on. A pull that found nothing left no
+manifest, only its line in ``run.json``; together they show whether anything is missing in between.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -28,24 +29,38 @@ from edfi_dagster.warehouse.lease import Lease, holding
 _KINDS: tuple[RecordKind, ...] = (RECORDS, DELETES, KEY_CHANGES)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Step:
-    """What one run left of one endpoint. ``covered`` are the kinds its full pull stands for as well."""
+    """What one run did with one endpoint.
+
+    ``covered`` are the kinds its full pull stands for as well; ``settled`` those it read and found without news, with
+    the watermark it read them from.
+    """
 
     stamp: datetime
-    manifests: Mapping[RecordKind, Manifest]
-    covered: frozenset[RecordKind] = frozenset()
+    newest: int
+    manifests: dict[RecordKind, Manifest] = field(default_factory=dict)
+    covered: set[RecordKind] = field(default_factory=set)
+    settled: dict[RecordKind, int | None] = field(default_factory=dict)
 
     @property
     def is_full(self) -> bool:
         return RECORDS in self.manifests and self.manifests[RECORDS].full
 
 
-@dataclass
-class _History:
-    """Endpoint name → the steps that runs left of it, oldest first."""
+class _SummaryRow(msgspec.Struct):
+    """One line of ``run.json``."""
 
-    steps: dict[str, list[_Step]] = field(default_factory=lambda: defaultdict(list))
+    name: str
+    kind: RecordKind
+    result: str
+    cause: str = ""
+    low: int | None = None
+
+
+class _Summary(msgspec.Struct):
+    newest: int
+    endpoints: list[_SummaryRow]
 
 
 def load_stored(
@@ -56,12 +71,15 @@ def load_stored(
     *,
     tell: Callable[[str], None],
 ) -> Iterator[EndpointResult]:
-    """Load what the lake holds of ``endpoints`` beyond what was committed; each endpoint's failure is its own."""
+    """Load what the lake holds of ``endpoints`` beyond what is committed; each endpoint's failure is its own.
+
+    Into an empty warehouse this is a rebuild. Run again after a kill, it goes on.
+    """
     with holding(warehouse, pair, waiting=tell) as lease, warehouse.connected() as connection:
         after = ledger.latest_loaded(connection, pair)
         history = _history(lake, pair, after, {endpoint.snake for endpoint in endpoints})
         for endpoint in endpoints:
-            steps = history.steps[endpoint.snake]
+            steps = history.get(endpoint.snake, [])
             fulls = [n for n, step in enumerate(steps) if step.is_full]
             chain = steps[fulls[-1] :] if fulls else steps
             try:
@@ -70,60 +88,66 @@ def load_stored(
                 yield _result(endpoint, Result.FAILED, str(error))
 
 
-def rebuild(
-    lake: LakeStore,
-    warehouse: Warehouse,
-    pair: TenantYear,
-    endpoints: Sequence[Endpoint],
-    *,
-    tell: Callable[[str], None],
-) -> Iterator[EndpointResult]:
-    """Fill an empty warehouse with everything the lake holds of a pair. Run again after a kill, it goes on."""
-    yield from load_stored(lake, warehouse, pair, endpoints, tell=tell)
-
-
-def _history(lake: LakeStore, pair: TenantYear, after: Mapping[str, datetime], names: set[str]) -> _History:
-    history = _History()
+def _history(
+    lake: LakeStore, pair: TenantYear, after: Mapping[str, datetime], names: set[str]
+) -> Mapping[str, list[_Step]]:
+    """Endpoint name → what runs later than ``after`` did with it, oldest first."""
+    history: dict[str, list[_Step]] = defaultdict(list)
     earliest = datetime.min.replace(tzinfo=UTC)
     for stamp in stamps(lake, pair):
-        if names and all(stamp <= after.get(name, earliest) for name in names):
-            continue
-        found: dict[str, dict[RecordKind, Manifest]] = defaultdict(dict)
-        for manifest in manifests(lake, pair, stamp):
-            if manifest.name in names and stamp > after.get(manifest.name, earliest):
-                found[manifest.name][manifest.kind] = manifest
-        covered = _covered(lake, pair, stamp) if found else {}
-        for name, of_kinds in found.items():
-            history.steps[name].append(_Step(stamp, of_kinds, frozenset(covered.get(name, ()))))
+        wanted = {name for name in names if stamp > after.get(name, earliest)}
+        if wanted:
+            for name, step in _steps(lake, pair, stamp).items():
+                if name in wanted:
+                    history[name].append(step)
     return history
 
 
-def _covered(lake: LakeStore, pair: TenantYear, stamp: datetime) -> Mapping[str, set[RecordKind]]:
-    """name → kinds that the run's full pulls covered, as its ``run.json`` tells; nothing if it was killed."""
+def _steps(lake: LakeStore, pair: TenantYear, stamp: datetime) -> Mapping[str, _Step]:
+    """Endpoint name → what one run did with it."""
+    steps: dict[str, _Step] = {}
+    for manifest in manifests(lake, pair, stamp):
+        step = steps.setdefault(manifest.name, _Step(stamp, manifest.newest))
+        step.manifests[manifest.kind] = manifest
+    summary = _summary(lake, pair, stamp)
+    for row in summary.endpoints:
+        step = steps.setdefault(row.name, _Step(stamp, summary.newest))
+        if row.result == Result.COVERED:
+            step.covered.add(row.kind)
+        elif (
+            row.result in {Result.LOADED, Result.UNCHANGED}
+            and not row.cause
+            and row.kind not in step.manifests
+        ):
+            step.settled[row.kind] = row.low
+    return steps
+
+
+def _summary(lake: LakeStore, pair: TenantYear, stamp: datetime) -> _Summary:
+    """The run's ``run.json``; empty where the run was killed before it wrote one."""
     path = f"{paths.run_folder(pair, stamp)}/run.json"
     if not lake.exists(path):
-        return {}
-    document = msgspec.json.decode(lake.read(path))
-    covered: dict[str, set[RecordKind]] = defaultdict(set)
-    for row in document["endpoints"]:
-        if row["result"] == Result.COVERED:
-            covered[row["name"]].add(row["kind"])
-    return covered
+        return _Summary(0, [])
+    try:
+        return msgspec.json.decode(lake.read(path), type=_Summary)
+    except msgspec.DecodeError as error:
+        raise LakeError(f"{lake.uri(path)} is no run.json of this version: {error}") from None
 
 
 def _replay(
     connection: Connection, lease: Lease, endpoint: Endpoint, chain: Sequence[_Step]
 ) -> EndpointResult:
-    if not chain:
+    if not any(step.manifests for step in chain):
         return _result(endpoint, Result.UNCHANGED, "the lake holds nothing that is not loaded")
-    if not chain[0].is_full and not ledger.watermarks(connection, lease.pair, endpoint.snake):
+    first = next(step for step in chain if step.manifests)
+    if not first.is_full and not ledger.watermarks(connection, lease.pair, endpoint.snake):
         return _result(
             endpoint,
             Result.FAILED,
-            f"{lease.pair} {endpoint.path}: the lake's chain begins with a delta of {chain[0].stamp:%Y-%m-%d %H:%M:%S}, "
+            f"{lease.pair} {endpoint.path}: the lake's chain begins with a delta of {first.stamp:%Y-%m-%d %H:%M:%S}, "
             "not with a full pull; materialize it with full_refresh instead",
         )
-    result = EndpointResult(endpoint, full=chain[0].is_full)
+    result = EndpointResult(endpoint, full=first.is_full)
     for step in chain:
         manifest = step.manifests.get(RECORDS)
         keyed = _with_key(endpoint, manifest) if manifest and not endpoint.is_descriptor else endpoint
@@ -139,22 +163,25 @@ def _replay(
 def _load_step(connection: Connection, lease: Lease, endpoint: Endpoint, step: _Step) -> load.Loaded:
     now = ledger.watermarks(connection, lease.pair, endpoint.snake)
     readings = {kind: _reading(lease.pair, endpoint, m, now) for kind, m in step.manifests.items()}
-    if endpoint.is_descriptor:
+    if endpoint.is_descriptor and RECORDS in readings:
         loaded = load.load_descriptors(connection, lease, [readings[RECORDS]])
         return loaded.get(endpoint.snake, load.Loaded())
     if step.is_full:
-        loaded_refresh = load.load_refresh(connection, lease, readings[RECORDS])
-        newest = step.manifests[RECORDS].newest
-        entries = [
-            ledger.Entry(lease.pair, endpoint, kind, step.stamp, None, newest)
-            for kind in _KINDS
-            if kind == RECORDS or kind in step.covered
-        ]
+        refreshed = load.load_refresh(connection, lease, readings[RECORDS])
+        kinds = [kind for kind in _KINDS if kind == RECORDS or kind in step.covered]
+        entries = [ledger.Entry(lease.pair, endpoint, kind, step.stamp, None, step.newest) for kind in kinds]
         load.close_refreshes(connection, lease, entries)
-        return loaded_refresh
-    if RECORDS not in readings and not ledger.watermarks(connection, lease.pair, endpoint.snake):
+        return refreshed
+    if not now:  # an unfinished chain before the full pull that begins it
         return load.Loaded()
-    return load.load_delta(connection, lease, endpoint, list(_continuing(readings.values(), now)))
+    settled = [
+        ledger.Reading(
+            ledger.Entry(lease.pair, endpoint, kind, step.stamp, now.get((endpoint.snake, kind)), step.newest)
+        )
+        for kind, low in step.settled.items()
+        if _reaches(low, now.get((endpoint.snake, kind)))
+    ]
+    return load.load_delta(connection, lease, endpoint, [*_continuing(readings, now), *settled])
 
 
 def _reading(
@@ -165,16 +192,34 @@ def _reading(
     return ledger.Reading(entry, manifest)
 
 
-def _continuing(readings: Iterable[ledger.Reading], now: ledger.Watermarks) -> Iterator[ledger.Reading]:
-    """The readings that do not end before what is committed.
+def _continuing(
+    readings: Mapping[RecordKind, ledger.Reading], now: ledger.Watermarks
+) -> Iterator[ledger.Reading]:
+    """The readings that begin at or before what is committed and end after it.
 
-    None leaves a gap, however much later it begins: runs that found nothing left no manifest, and every pull began
-    at a watermark that the pulls before it had reached.
+    Raises WarehouseError where records that were pulled in between are missing in the lake; deletes and key changes
+    with a gap are left out, and the next run reads them again from the watermark that stays.
     """
-    for reading in readings:
-        committed = now.get((reading.entry.endpoint.snake, reading.entry.kind), -1)
-        if reading.entry.newest >= committed:
-            yield reading
+    for kind, reading in readings.items():
+        manifest, entry = reading.manifest, reading.entry
+        assert manifest is not None
+        committed = now.get((entry.endpoint.snake, kind))
+        of_a_run = manifest.max_change_version == manifest.newest
+        from_the_start = manifest.min_change_version == 0
+        if of_a_run and (from_the_start or (manifest.low is not None and _reaches(manifest.low, committed))):
+            if committed is None or entry.newest >= committed:
+                yield reading
+        elif kind == RECORDS:
+            raise WarehouseError(
+                f"{entry.pair} {entry.endpoint.path}: the lake has no pull between change versions {committed} and "
+                f"{manifest.low if manifest.low is not None else manifest.min_change_version}; materialize it with "
+                "full_refresh instead"
+            )
+
+
+def _reaches(low: int | None, committed: int | None) -> bool:
+    """Whether a pull that was read from watermark ``low`` leaves no gap after what is committed."""
+    return low is None or (committed is not None and low <= committed)
 
 
 def _with_key(endpoint: Endpoint, manifest: Manifest) -> Endpoint:

@@ -17,7 +17,10 @@ from edfi_dagster.warehouse.contract import Warehouse
 
 @dataclass(frozen=True)
 class Job:
-    """What a run works with. ``tell`` takes one sentence for whoever watches; never a student's value."""
+    """What a run works with.
+
+    ``tell`` takes one sentence for whoever watches, ``warn`` one that somebody should act on; never a student's value.
+    """
 
     platform: Platform
     pair: TenantYear
@@ -25,6 +28,7 @@ class Job:
     lake: LakeStore
     warehouse: Warehouse
     tell: Callable[[str], None]
+    warn: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,17 @@ class Result(StrEnum):
 
 @dataclass(frozen=True)
 class KindResult:
-    """``cause`` says why, where the result needs a reason, ``error`` names its class; ``rows_loaded`` counts inserts."""
+    """``cause`` says why, where the result needs a reason, ``error`` names its class; ``rows_loaded`` counts inserts.
+
+    ``low`` is the watermark it was read from (None: there was none, or it was not read).
+    """
 
     result: Result
     manifest: Manifest | None = None
     rows_loaded: int = 0
     cause: str = ""
     error: str = ""
+    low: int | None = None
 
 
 @dataclass

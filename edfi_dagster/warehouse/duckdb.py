@@ -206,23 +206,32 @@ class DuckDBWarehouse:
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        lock = self._locked()
+        started = time.monotonic()
+        lock = self._locked(started)
         try:
-            self._database = duckdb.connect(str(self._path))
-        except duckdb.Error as error:
-            os.close(lock)
-            raise WarehouseError(
-                f"warehouse {self._path} cannot be opened: {_first_line(error)}; "
-                "close the program that has it open, or check the disk"
-            ) from error
+            self._database = self._connect(started)
         except BaseException:
             os.close(lock)
             raise
         self._lock_file = lock
 
-    def _locked(self) -> int:
+    def _connect(self, started: float) -> duckdb.DuckDBPyConnection:
+        """Open the file, waiting for a program that is none of ours (a notebook, a shell) to close it."""
+        told = False
+        while True:
+            try:
+                return duckdb.connect(str(self._path))
+            except duckdb.Error as error:
+                if "Could not set lock" not in str(error) or time.monotonic() - started > self._longest_wait:
+                    raise WarehouseError(
+                        f"warehouse {self._path} cannot be opened: {_first_line(error)}; "
+                        "close the program that has it open, or check the disk"
+                    ) from None
+            told = told or self._tell_waiting(time.monotonic() - started)
+            time.sleep(0.25)
+
+    def _locked(self, started: float) -> int:
         """The lock of the file, taken in the order of asking: who holds the turn is next, so nobody is starved."""
-        started = time.monotonic()
         opened: list[int] = []
         try:
             for suffix in ("turn", "lock"):
@@ -250,10 +259,15 @@ class DuckDBWarehouse:
                     f"another process has kept warehouse {self._path} for {waited:.0f} s; "
                     "end it, or use Snowflake where many runs must write at once"
                 )
-            if waited > _TELL_AFTER_SECONDS and not told:
-                self._waiting(f"waiting for another process to finish with warehouse {self._path}")
-                told = True
+            told = told or self._tell_waiting(waited)
             time.sleep(0.05)
+
+    def _tell_waiting(self, waited: float) -> bool:
+        """Say once, after a while, what is being waited for."""
+        if waited > _TELL_AFTER_SECONDS:
+            self._waiting(f"waiting for another process to finish with warehouse {self._path}")
+            return True
+        return False
 
     def _close(self) -> None:
         database, self._database = self._database, None

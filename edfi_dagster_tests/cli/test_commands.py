@@ -54,7 +54,7 @@ def test_materialize_fails_with_1_and_says_why(make_bench: MakeBench) -> None:
     bench = make_bench("students")
     done = command(bench, *of_pair("materialize"), environment={SECRET_VARIABLE: "wrong"})
     assert done.returncode == 1
-    assert "refused the key and secret" in " ".join(done.stdout.split())
+    assert "refused the key and secret" in " ".join(done.stderr.split())
     assert "wrong" not in done.stdout + done.stderr
 
 
@@ -68,6 +68,16 @@ def test_materialize_fails_with_1_and_says_why(make_bench: MakeBench) -> None:
         ((*of_pair("materialize"), "--endpoints", "studnets"), "studnets"),
         ((*of_pair("materialize"), "--select", "raw_edfi_3/nothing"), "raw_edfi_3/nothing"),
         ((*of_pair("pull"), "--endpoints", "students,sessions", "--out", "-"), "--out - takes one endpoint"),
+        ((*of_pair("pull"), "--endpoints", "", "--out", "-"), "--endpoints names none"),
+        ((*of_pair("pull"), "--endpoints", "students", "--out", "lake"), "is the lake of"),
+        (
+            (
+                *of_pair("pull"),
+                *("--endpoints", "students", "--out", "x"),
+                *("--min-change-version", "9", "--max-change-version", "1"),
+            ),
+            "is above --max-change-version",
+        ),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_says_what_to_write(
@@ -121,3 +131,43 @@ def test_rebuild_fills_another_warehouse_from_the_lake(make_bench: MakeBench) ->
     done = command(bench, *of_pair("rebuild"), "--json")
     assert done.returncode == 0, done.stderr
     bench.verify(["students", "sexDescriptors"])
+
+
+def test_pull_goes_on_after_an_endpoint_that_is_not_permitted(make_bench: MakeBench) -> None:
+    bench = make_bench("students", "sessions")
+    bench.store.deny("students")
+    done = command(bench, *of_pair("pull"), "--endpoints", "students,sessions", "--out", "pulled")
+    assert done.returncode == 1
+    assert f"ed-fi/sessions: {bench.store.count('sessions')} rows" in done.stdout
+    assert f"Error: {PAIR} ed-fi/students: HTTP 403" in done.stderr
+
+
+def test_pull_prints_gzip_lakes_too(make_bench: MakeBench) -> None:
+    bench = make_bench("students")
+    bench.config.write_text(
+        bench.config.read_text().replace("kind: local", "kind: local\n  compression: gzip")
+    )
+    done = command(bench, *of_pair("pull"), "--endpoints", "students", "--out", "-")
+    assert done.returncode == 0, done.stderr
+    assert {json.loads(line)["id"] for line in done.stdout.splitlines()} == set(bench.store.ids("students"))
+
+
+def test_what_was_skipped_is_said_on_standard_error_and_in_json(make_bench: MakeBench) -> None:
+    bench = make_bench("students", "sessions")
+    bench.store.deny("students")
+    bench.store.deny("sessions", read=False)
+    done = command(bench, *of_pair("materialize"), "--json")
+    assert done.returncode == 0, done.stderr
+    (warning,) = json.loads(done.stdout)["warnings"]
+    assert warning.startswith(f"{PAIR}: not permitted to this key, skipped: ")
+    assert "ed-fi/students" in warning
+    assert "ed-fi/sessions/deletes" in warning
+    assert f"Warning: {warning}" in done.stderr
+    assert "DEBUG" not in done.stderr
+
+
+def test_rebuild_of_an_empty_lake_says_so(make_bench: MakeBench) -> None:
+    done = command(make_bench("students"), *of_pair("rebuild"))
+    assert done.returncode == 1
+    assert f"{PAIR}: the lake at" in done.stderr
+    assert "holds nothing of this tenant and year" in done.stderr

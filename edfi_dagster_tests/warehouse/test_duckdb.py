@@ -73,6 +73,18 @@ def test_second_process_waits_and_is_told_who_is_in_the_way(tmp_path: Path, lake
     assert told == []
 
 
+def test_program_that_has_the_file_open_is_waited_for(tmp_path: Path, lake: LocalLake) -> None:
+    path = tmp_path / "w.duckdb"
+    duckdb.connect(str(path)).close()
+    holds = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1], read_only=True); print('open', flush=True); time.sleep(1.5)"
+    with subprocess.Popen([sys.executable, "-c", holds, str(path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(WarehouseError, match="close the program that has it open"):
+            DuckDBWarehouse(path, "edfi3", TableNames(), lake, longest_wait=0.3).prepare([])
+        assert "_deletes" in DuckDBWarehouse(path, "edfi3", TableNames(), lake).prepare([])
+
+
 def test_waiting_is_told_once_after_a_while(
     tmp_path: Path, lake: LocalLake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
