@@ -215,7 +215,8 @@ def _count(connection: Connection, table: str, pair: TenantYear) -> int:
 
 
 def _print(console: Console, tallies: dict[TenantYear, _Tally], seconds: float) -> None:
-    table = Table(title="Warehouse against ODS", title_justify="left")
+    # As narrow as its figures: it must stand in 80 columns.
+    table = Table(title="Warehouse against ODS", title_justify="left", box=None, pad_edge=False)
     for heading in (
         "partition",
         "endpoints",
