@@ -216,7 +216,7 @@ def _count(connection: Connection, table: str, pair: TenantYear) -> int:
 
 def _print(console: Console, tallies: dict[TenantYear, _Tally], seconds: float) -> None:
     # As narrow as its figures: it must stand in 80 columns.
-    table = Table(title="Warehouse against ODS", title_justify="left", box=None, pad_edge=False)
+    table = Table(title="Warehouse against ODS", title_justify="left", box=None, padding=(0, 1, 0, 0))
     for heading in (
         "partition",
         "endpoints",
