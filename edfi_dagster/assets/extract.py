@@ -65,7 +65,7 @@ def build_extract(
         try:
             _run(context, platform, keys, pair, selection, full_refresh=edfi_run.full_refresh)
         except (ConfigError, EdFiError, LakeError, WarehouseError) as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
+            raise dg.Failure(_placed(pair, "", str(error)), allow_retries=False) from None
         yield from ()
 
     return edfi
@@ -127,3 +127,10 @@ def _report(context: dg.AssetExecutionContext, pair: TenantYear, results: list[E
 def _label(result: EndpointResult, kind: RecordKind) -> str:
     """``ed-fi/students``, ``ed-fi/students/deletes``."""
     return result.endpoint.path if kind == RECORDS else f"{result.endpoint.path}/{kind}"
+
+
+def _placed(pair: TenantYear, label: str, cause: str) -> str:
+    """The cause with tenant, year and endpoint in front, where it does not name them itself."""
+    if str(pair) in cause.partition(":")[0]:
+        return cause
+    return f"{pair} {label}: {cause}" if label else f"{pair}: {cause}"

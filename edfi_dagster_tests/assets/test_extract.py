@@ -138,3 +138,13 @@ def test_a_wrong_secret_names_the_tenant_and_what_to_check(
     assert text.startswith(f"{PAIR}: the ODS refused the key and secret")
     assert "client_secret" in text
     assert "not-the-secret" not in text
+
+
+def test_a_failure_below_the_run_names_tenant_and_year(
+    make_bench: MakeBench, instance: dg.DagsterInstance
+) -> None:
+    bench = make_bench("students")
+    run(bench, instance)
+    (bench.folder / "warehouse.duckdb").write_bytes(b"no database")
+    text = failure(run(bench, instance))
+    assert text.startswith(f"{PAIR}: warehouse {bench.folder / 'warehouse.duckdb'} cannot be opened")
