@@ -88,6 +88,10 @@ def open_job(
         lake = open_lake(platform.lake)
         warehouse = open_warehouse(platform, lake, tell)
         prepare_warehouse(warehouse, endpoints)
+        if platform.extract.run_type != "bulk":
+            warn(
+                f"run_type {platform.extract.run_type} is not built yet; this run is a bulk one, with the same rows after it"
+            )
         yield Job(platform, pair, session, lake, warehouse, tell, warn)
 
 
