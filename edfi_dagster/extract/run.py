@@ -7,7 +7,6 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import datetime
 from queue import Queue
 
 import msgspec
@@ -92,10 +91,6 @@ class _PairRun:
         self._refreshed: list[ledger.Entry] = []
         self._settled: list[ledger.Entry] = []
         self._unanswered = 0
-
-    @property
-    def stamp(self) -> datetime:
-        return self._pull_run.stamp
 
     def _before(self) -> Before:
         with self._job.warehouse.connected() as connection:
