@@ -19,7 +19,7 @@ from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import Manifest, read_manifest, stamps
 from edfi_dagster.lake.store import open_lake
-from edfi_dagster.ods.catalogue import Endpoint
+from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
 from edfi_dagster.ods.pages import RecordKind
 from edfi_dagster.resources import open_warehouse
 from edfi_dagster.warehouse.current import current_rows
@@ -53,18 +53,18 @@ class LakeIOManager(dg.IOManager):
 
     def load_input(self, context: dg.InputContext) -> Manifest | pd.DataFrame | Rows:
         pair = pair_of(context.partition_key)
-        endpoint, kind = self._endpoint(context.asset_key)
+        endpoint, kind = self._endpoint(pair, context.asset_key)
         if context.dagster_type.typing_type is Manifest:
             return self._latest(pair, endpoint, kind)
         return _records(self._platform, pair, endpoint, context)
 
-    def _endpoint(self, key: dg.AssetKey) -> tuple[Endpoint, RecordKind]:
-        for endpoint in self._keys.endpoints:
+    def _endpoint(self, pair: TenantYear, key: dg.AssetKey) -> tuple[Endpoint, RecordKind]:
+        for endpoint in endpoints_of(self._platform, pair):
             kinds: tuple[RecordKind, ...] = ("records", "deletes", "key_changes")
             for kind in kinds:
                 if self._keys.endpoint(endpoint, kind) == key:
                     return endpoint, kind
-        raise dg.DagsterInvariantViolationError(f"{key.to_user_string()} is no endpoint of this platform")
+        raise dg.DagsterInvariantViolationError(f"{key.to_user_string()} is no endpoint of {pair}")
 
     def _latest(self, pair: TenantYear, endpoint: Endpoint, kind: RecordKind) -> Manifest:
         for stamp in reversed(stamps(self._lake, pair)):
@@ -97,11 +97,11 @@ class WarehouseIOManager(dg.IOManager):
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame | Rows:
         pair = pair_of(context.partition_key)
-        for endpoint in self._keys.endpoints:
+        for endpoint in endpoints_of(self._platform, pair):
             if self._keys.table(endpoint) == context.asset_key and not endpoint.is_descriptor:
                 return _records(self._platform, pair, endpoint, context)
         raise dg.DagsterInvariantViolationError(
-            f"{context.asset_key.to_user_string()} is no raw table of this platform"
+            f"{context.asset_key.to_user_string()} is no raw table of {pair}"
         )
 
 

@@ -105,12 +105,7 @@ def _closing(session: OdsSession) -> Iterator[OdsSession]:
 def _refuse_unsupported(platform: Platform, pair: TenantYear) -> None:
     """Options whose part is not built yet are refused: ignoring one would pull other data than was asked for."""
     settings = platform.ods(pair)
-    for option, wanted, instead in (
-        ("use_change_version", not settings.extract.use_change_version, "true"),
-        ("use_snapshot", settings.extract.use_snapshot, "false"),
-        ("pull_total_counts", settings.extract.pull_total_counts, "false"),
-        ("multiyear", settings.multiyear, "false"),
-    ):
+    for option, wanted, instead in (("pull_total_counts", settings.extract.pull_total_counts, "false"),):
         if wanted:
             raise ConfigError(
                 f"{platform.source}: {option}: {'false' if instead == 'true' else 'true'} is not supported yet for "

@@ -48,19 +48,24 @@ KEY_VARIABLE, SECRET_VARIABLE = "BENCH_CLIENT_ID", "BENCH_CLIENT_SECRET"
 
 def write_config(
     folder: Path,
-    server_url: str,
+    server: SandboxServer,
     endpoints: Sequence[str],
     descriptors: Sequence[str] = (),
     lake: Mapping[str, Any] | None = None,
+    year: Mapping[str, Any] | None = None,
     **extract_options: Any,
 ) -> Path:
-    """``platform.yaml`` in ``folder`` for the sandbox at ``server_url``; its key and secret come from the environment."""
+    """``platform.yaml`` in ``folder`` for a sandbox; its key and secret come from the environment.
+
+    ``year`` is what the tenant's year says beside address and key.
+    """
     document = {
         "lake": dict(lake or {"kind": "local", "root": "lake"}),
         "warehouse": {"kind": "duckdb", "path": "warehouse.duckdb"},
         "extract": {
             "resources": {name: {} for name in endpoints} or "none",
             "descriptors": {name: {} for name in descriptors} or "none",
+            "data_standard": server.store(ODS).generation.standard,
             "endpoint_defaults": {"page_size": 20, "num_retries": 1},
             **extract_options,
         },
@@ -68,9 +73,10 @@ def write_config(
             PAIR.tenant: {
                 "years": {
                     PAIR.year: {
-                        "base_url": f"{server_url}/{ODS}",
+                        "base_url": server.url_of(ODS),
                         "client_id": {"env": KEY_VARIABLE},
                         "client_secret": {"env": SECRET_VARIABLE},
+                        **(year or {}),
                     }
                 }
             }
@@ -171,7 +177,8 @@ class Bench:
             f'SELECT pull_timestamp, v FROM edfi3."{table}" WHERE tenant_code = ? AND api_year = ?{only}',
             PAIR,
         )
-        return [(record["id"], stamp, record) for stamp, record in ((s, json.loads(v)) for s, v in rows)]
+        records = [(stamp, json.loads(v)) for stamp, v in rows]
+        return [(record.get("id") or record["Id"], stamp, record) for stamp, record in records]
 
     def deletes(self, name: str | None = None) -> dict[str, list[datetime]]:
         """id → stamps of its tombstones."""

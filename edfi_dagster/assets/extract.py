@@ -5,7 +5,7 @@ Any subset can be selected. Selected endpoints are pulled; they are loaded when 
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import dagster as dg
 
@@ -15,7 +15,7 @@ from edfi_dagster.assets.specs import Specs
 from edfi_dagster.config import ConfigError, Platform, TenantYear
 from edfi_dagster.extract import EndpointResult, Result, Work, extract, load_stored
 from edfi_dagster.lake.store import LakeError
-from edfi_dagster.ods.catalogue import Endpoint
+from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
 from edfi_dagster.ods.errors import EdFiError
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
 from edfi_dagster.resources import EdfiRun, open_job
@@ -27,14 +27,16 @@ _TOLD_FAILURES = 20
 
 
 class Selection:
-    """What the selected asset keys ask of each endpoint."""
+    """What the selected asset keys ask of each of a tenant-year's endpoints; those of other data standards ask nothing."""
 
-    def __init__(self, keys: AssetKeys, selected: Collection[dg.AssetKey]) -> None:
+    def __init__(
+        self, keys: AssetKeys, endpoints: Iterable[Endpoint], selected: Collection[dg.AssetKey]
+    ) -> None:
         self.kinds: dict[str, set[RecordKind]] = {}
         self.tables: set[str] = set()
         self.works: list[Work] = []
         self.stored: list[Endpoint] = []
-        for endpoint in keys.endpoints:
+        for endpoint in endpoints:
             kinds = {kind for kind in _KINDS if keys.endpoint(endpoint, kind) in selected}
             table = keys.table(endpoint) in selected
             self.kinds[endpoint.path] = kinds
@@ -60,10 +62,9 @@ def build_extract(
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
     def edfi(context: dg.AssetExecutionContext, edfi_run: EdfiRun) -> Iterator[dg.MaterializeResult[None]]:
-        selection = Selection(keys, context.selected_asset_keys)
         pair = pair_of(context.partition_key)
         try:
-            _run(context, platform, keys, pair, selection, full_refresh=edfi_run.full_refresh)
+            _run(context, platform, keys, pair, full_refresh=edfi_run.full_refresh)
         except (ConfigError, EdFiError, LakeError, WarehouseError) as error:
             raise dg.Failure(_placed(pair, "", str(error)), allow_retries=False) from None
         yield from ()
@@ -76,13 +77,13 @@ def _run(
     platform: Platform,
     keys: AssetKeys,
     pair: TenantYear,
-    selection: Selection,
     *,
     full_refresh: bool,
 ) -> None:
-    platform.ods(pair)  # an undeclared pair fails here, before any request
+    endpoints = endpoints_of(platform, pair)  # an undeclared pair fails here, before any request
+    selection = Selection(keys, endpoints, context.selected_asset_keys)
     results: list[EndpointResult] = []
-    with open_job(platform, pair, keys.endpoints, tell=context.log.info, warn=context.log.warning) as job:
+    with open_job(platform, pair, endpoints, tell=context.log.info, warn=context.log.warning) as job:
         told = Materializations(platform, keys, pair, job.lake)
         streams = []
         if selection.works:

@@ -68,14 +68,21 @@ class Materializations:
 
     def _pulled(self, manifest: Manifest, of_kind: KindResult) -> Metadata:
         high = manifest.newest if manifest.max_change_version is None else manifest.max_change_version
+        versions = (
+            {}
+            if high is None
+            else {
+                "edfi/min_change_version": dg.MetadataValue.int(manifest.min_change_version),
+                "edfi/max_change_version": dg.MetadataValue.int(high),
+            }
+        )
         whole = {"dagster/partition_row_count": dg.MetadataValue.int(manifest.rows)} if manifest.full else {}
         return {
             **whole,
             "edfi/rows": dg.MetadataValue.int(manifest.rows),
             "edfi/expected_rows": dg.MetadataValue.int(manifest.expected_rows),
             "edfi/rows_loaded": dg.MetadataValue.int(of_kind.rows_loaded),
-            "edfi/min_change_version": dg.MetadataValue.int(manifest.min_change_version),
-            "edfi/max_change_version": dg.MetadataValue.int(high),
+            **versions,
             "edfi/full_refresh": dg.MetadataValue.bool(manifest.full),
             "edfi/pull_timestamp": dg.MetadataValue.timestamp(manifest.pull_timestamp),
             "edfi/ods_version": dg.MetadataValue.text(manifest.ods_version),

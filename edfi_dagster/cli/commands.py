@@ -178,7 +178,8 @@ def rebuild(context: click.Context, tenant: str, year: int, as_json: bool) -> No
     "--port", type=int, default=8765, show_default=True, help="Port on 127.0.0.1; 0 for any free one."
 )
 @click.option("--port-file", type=click.Path(path_type=Path), help="Written with the port once it serves.")
-@click.option("--ods-version", default="7.3", show_default=True)
+@click.option("--ods-version", default="7.3", show_default=True, help="2, 5.3, 6.1, 7.0, 7.1, 7.2 or 7.3.")
+@click.option("--mode", help="API mode of a version before 7.0, e.g. year_specific.")
 @click.option("--rows", default="", help="Rows by endpoint, e.g. students=20000,sections=900.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same data.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder that keeps its state over restarts.")
@@ -190,6 +191,7 @@ def sandbox(
     port: int,
     port_file: Path | None,
     ods_version: str,
+    mode: str | None,
     rows: str,
     seed: int,
     data: Path | None,
@@ -209,6 +211,7 @@ def sandbox(
             port=port,
             port_file=port_file,
             ods_version=ods_version,
+            mode=mode,
             rows=counts,
             seed=seed,
             data=data,

@@ -8,21 +8,24 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from gzip import GzipFile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import click
 import msgspec
 import zstandard
 
 from edfi_dagster.config import ConfigError, Platform, TenantYear
+from edfi_dagster.extract.collections import Collections
 from edfi_dagster.lake.manifest import Manifest, latest_stamp
-from edfi_dagster.lake.pull import Pull, PullRun
+from edfi_dagster.lake.pull import Pull, PullRun, newest_to_read
 from edfi_dagster.lake.store import LocalLake
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of, find_endpoints
 from edfi_dagster.ods.changes import ChangeWindow
 from edfi_dagster.ods.errors import EdFiError, WrongCredentials
-from edfi_dagster.ods.pages import RECORDS, Collection, RecordKind
+from edfi_dagster.ods.pages import RECORDS, RecordKind
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.resources import open_session
 
@@ -79,15 +82,17 @@ def _pull_all(
         lake=lake,
         pair=request.pair,
         stamp=max(stamp, earlier + timedelta(seconds=1)) if earlier else stamp,
-        newest=session.newest_change_version(),
+        newest=newest_to_read(session),
         ods_version=session.discovery.ods_version,
         data_model_version=session.discovery.data_model_version,
         threads=session.settings.extract.max_concurrent_requests,
         compression=request.platform.lake.compression,
+        tmp_dir=request.platform.extract.tmp_dir,
     )
+    collections = Collections(request.platform, session, partial(click.echo, err=True))
     for endpoint in endpoints:
         try:
-            manifest = _pull(request, session, run, endpoint)
+            manifest = _pull(request, collections, run, endpoint)
         except WrongCredentials:
             raise
         except EdFiError as error:
@@ -97,22 +102,11 @@ def _pull_all(
             yield manifest
 
 
-def _pull(request: PullRequest, session: OdsSession, run: PullRun, endpoint: Endpoint) -> Manifest | None:
-    options = request.platform.endpoint_options(
-        request.pair,
-        endpoint.namespace,
-        endpoint.name,
-        "descriptors" if endpoint.is_descriptor else "resources",
-    )
+def _pull(
+    request: PullRequest, collections: Collections, run: PullRun, endpoint: Endpoint
+) -> Manifest | None:
     kind: RecordKind = request.kind  # type: ignore[assignment]
-    collection = Collection(
-        session,
-        endpoint,
-        kind,
-        page_size=options.page_size,
-        retries=options.num_retries,
-        filters={name: str(value) for name, value in options.query_parameters.items()},
-    )
+    collection = collections.open(endpoint, kind)
     bounds = ChangeWindow(request.low, request.high)
     pull = Pull(run, collection, endpoint.snake)
     if kind != RECORDS:

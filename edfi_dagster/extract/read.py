@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from edfi_dagster.extract.collections import Collections
 from edfi_dagster.extract.work import Job, KindResult, Result, Work
 from edfi_dagster.lake.pull import NewKey, Pull, PullRun
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.catalogue import Endpoint
-from edfi_dagster.ods.changes import EVERYTHING, closing_window, delta_window
-from edfi_dagster.ods.errors import EdFiError, NotOffered, NotPermitted, WrongCredentials
-from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, Collection, RecordKind
-from edfi_dagster.ods.published import PublishedEndpoints
+from edfi_dagster.ods.changes import EVERYTHING, ChangeWindow, closing_window, delta_window
+from edfi_dagster.ods.errors import EdFiError, NotOffered, NotPermitted, SnapshotGone, WrongCredentials
+from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
 from edfi_dagster.warehouse.contract import WarehouseError
 from edfi_dagster.warehouse.current import latest_keys, settled_ids
 from edfi_dagster.warehouse.ledger import Entry, Reading, Watermarks
@@ -66,7 +66,9 @@ class Reader:
         self._before = before
         self._full_refresh = full_refresh
         self._overlap = job.session.settings.extract.change_version_overlap
-        self._published = PublishedEndpoints(job.session)
+        self._abilities = job.session.abilities
+        self._collections = Collections(job.platform, job.session, job.tell)
+        self._published = self._collections.published
 
     def read(self, work: Work) -> EndpointRead:
         """Read what ``work`` asks for. An error of one kind is that kind's result and stops no other.
@@ -75,7 +77,11 @@ class Reader:
         Raises WrongCredentials, after which nothing else of the pair can work.
         """
         work = replace(work, endpoint=self._keyed(work.endpoint))
-        full = self._full_refresh or (work.endpoint.snake, RECORDS) not in self._before.watermarks
+        full = (
+            self._full_refresh
+            or self._run.newest is None
+            or (work.endpoint.snake, RECORDS) not in self._before.watermarks
+        )
         read = EndpointRead(work, full=full and RECORDS in work.kinds)
         pulls: dict[RecordKind, Pull] = {}
         try:
@@ -108,13 +114,13 @@ class Reader:
         elif read.full:
             pull.read_full()
         else:
-            pull.read_delta(delta_window(self._low(read, RECORDS) or 0, self._run.newest, self._overlap))
+            pull.read_delta(self._window(self._low(read, RECORDS) or 0))
 
     def _read_descriptor(self, read: EndpointRead, pull: Pull) -> None:
         """Whole, if anything is in its window or its count is not that of its current rows; else not at all."""
         name = read.endpoint.snake
         if not read.full:
-            window = delta_window(self._low(read, RECORDS) or 0, self._run.newest, self._overlap)
+            window = self._window(self._low(read, RECORDS) or 0)
             same_count = pull.collection.count(EVERYTHING) == self._before.descriptor_rows.get(name, 0)
             if same_count and not pull.collection.count(window):
                 return
@@ -123,11 +129,12 @@ class Reader:
 
     def _read_changes(self, read: EndpointRead, pull: Pull) -> None:
         low = self._low(read, pull.collection.kind)
-        pull.read_changes(delta_window(-1 if low is None else low, self._run.newest, self._overlap))
+        pull.read_changes(self._window(-1 if low is None else low))
 
     def _probe(self, read: EndpointRead, pull: Pull) -> None:
         """A full pull covers deletes and key changes, but only where the key may read them later."""
-        pull.collection.count(closing_window(self._run.newest))
+        assert self._run.newest is not None
+        pull.collection.page_at(closing_window(self._run.newest), 0)
 
     def _read_rekeyed(self, read: EndpointRead, records: Pull, changes: Pull) -> None:
         """Read by id the records whose key changed but which did not come in their window (cascades before 7.3).
@@ -141,7 +148,8 @@ class Reader:
                 read.full = True
                 records.read_full()
             return
-        missing = [key for record_id, key in changes.new_keys.items() if record_id not in records.ids]
+        came = records.ids.among(changes.new_keys)
+        missing = [key for record_id, key in changes.new_keys.items() if record_id not in came]
         ids = self._with_old_key(read.endpoint, missing)
         gone: list[str] = []
 
@@ -172,7 +180,7 @@ class Reader:
         except (NotOffered, NotPermitted) as error:
             pulls.pop(kind).abandon()
             read.results[kind] = self._refused(read, kind, error)
-        except WrongCredentials:
+        except (WrongCredentials, SnapshotGone):
             raise
         except (EdFiError, LakeError, WarehouseError) as error:
             pulls.pop(kind).abandon()
@@ -205,30 +213,25 @@ class Reader:
             read.readings[kind] = Reading(entry, manifest)
 
     def _pull(self, endpoint: Endpoint, kind: RecordKind) -> Pull:
-        platform, pair = self._job.platform, self._run.pair
-        options = platform.endpoint_options(
-            pair, endpoint.namespace, endpoint.name, "descriptors" if endpoint.is_descriptor else "resources"
-        )
-        collection = Collection(
-            self._job.session,
-            endpoint,
-            kind,
-            page_size=options.page_size,
-            retries=options.num_retries,
-            filters={name: str(value) for name, value in options.query_parameters.items()},
-        )
-        tables = platform.tables
+        collection = self._collections.open(endpoint, kind)
+        tables = self._job.platform.tables
         table = {DELETES: tables.deletes, KEY_CHANGES: tables.key_changes, RECORDS: endpoint.snake}[kind]
         return Pull(self._run, collection, tables.descriptors if endpoint.is_descriptor else table)
 
     def _wanted(self, endpoint: Endpoint, kind: RecordKind) -> bool:
-        if not endpoint.has_changes:
+        if not endpoint.has_changes or self._run.newest is None:
             return False
-        if kind == KEY_CHANGES:
-            return self._job.session.settings.extract.get_key_changes
-        return self._job.platform.endpoint_options(
-            self._run.pair, endpoint.namespace, endpoint.name, "resources"
-        ).fetch_deletes
+        if kind == DELETES:
+            return self._job.platform.endpoint_options(
+                self._run.pair, endpoint.namespace, endpoint.name, "resources"
+            ).fetch_deletes
+        if not self._job.session.settings.extract.get_key_changes:
+            return False
+        return self._abilities.key_changes or bool(self._published.has_key_changes(endpoint.path))
+
+    def _window(self, low: int) -> ChangeWindow:
+        assert self._run.newest is not None
+        return delta_window(low, self._run.newest, self._overlap)
 
     def _low(self, read: EndpointRead, kind: RecordKind) -> int | None:
         return self._before.watermarks.get((read.endpoint.snake, kind))
@@ -254,6 +257,8 @@ class Reader:
 
     def _keyed(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint with its natural key, as the ODS publishes it where our catalogue cannot know it."""
+        if not self._abilities.change_versions:  # always replaced, so that no key needs to be known
+            return endpoint
         settings = self._job.session.settings.extract
         same_standard = f"{self._run.data_model_version}.".startswith(f"{settings.data_standard}.")
         if endpoint.is_descriptor or (endpoint.key and same_standard):

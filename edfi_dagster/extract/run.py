@@ -15,9 +15,10 @@ from edfi_dagster.extract.read import Before, EndpointRead, Reader
 from edfi_dagster.extract.work import EndpointResult, Job, KindResult, Result, Work
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import latest_stamp
-from edfi_dagster.lake.pull import PullRun
+from edfi_dagster.lake.pull import PullRun, newest_to_read
 from edfi_dagster.lake.store import LakeError
-from edfi_dagster.ods.errors import OdsDown, OdsRestored, WrongCredentials
+from edfi_dagster.ods.catalogue import Endpoint
+from edfi_dagster.ods.errors import OdsDown, OdsNotReady, OdsRestored, SnapshotGone, WrongCredentials
 from edfi_dagster.ods.pages import RECORDS
 from edfi_dagster.warehouse import ledger, load
 from edfi_dagster.warehouse.contract import Connection, WarehouseError
@@ -36,39 +37,70 @@ def extract(job: Job, works: Sequence[Work], *, full_refresh: bool = False) -> I
     """Pull and load what ``works`` says, yielding each endpoint's result once it is durable.
 
     A pull without a watermark is a full one. When the ODS turns out to have been restored, everything that was
-    asked for is refreshed, and the pair's other watermarks are forgotten. Raises WrongCredentials, OdsUnreachable,
-    OdsNotReady, LakeError or WarehouseError where nothing can be done at all; the failure of one endpoint is in its
-    result instead.
+    asked for is refreshed, and the pair's other watermarks are forgotten; when the snapshot that was read is taken away,
+    what is left is read from the next one. Raises WrongCredentials, OdsUnreachable, OdsNotReady, SnapshotGone, LakeError
+    or WarehouseError where nothing can be done at all; the failure of one endpoint is in its result instead.
     """
-    discovery = job.session.discovery
     with holding(job.warehouse, job.pair, waiting=job.tell) as lease:
         job.lake.check_writable()
-        with job.warehouse.connected() as connection:
-            highest = max(ledger.watermarks(connection, job.pair).values(), default=0)
-        newest = job.session.newest_change_version()
-        if newest < highest:  # a replica that lags behind says so only once
-            newest = job.session.newest_change_version()
-        restored = newest < highest
-        if not restored:
+        for last in (False, False, True):
+            newest = newest_to_read(job.session)
+            if newest is not None:
+                highest = _highest(job)
+                newest = _caught_up(job, newest, highest)
+                if newest < highest:
+                    _forget(job, lease, anything_read=False)
+                    full_refresh = True
             run = _PairRun(job, lease, newest, full_refresh=full_refresh)
             with closing(run.results(works)) as results:
                 yield from results
-            restored = run.restored is not None
-        if restored:
-            job.warn(f"{job.pair}: the ODS was restored to an earlier state; refreshing everything asked for")
-            with job.warehouse.connected() as connection, connection.transaction():
-                lease.check(connection)
-                ledger.deactivate(connection, job.pair)
-            newest = job.session.newest_change_version()
-            yield from _PairRun(job, lease, newest, full_refresh=True).results(works)
-        job.tell(f"{job.pair}: done with ODS/API {discovery.ods_version} up to change version {newest}")
+            if run.interrupted is None:
+                break
+            if last:
+                raise run.interrupted
+            if isinstance(run.interrupted, OdsRestored):
+                _forget(job, lease, anything_read=True)
+                full_refresh = True
+            else:
+                job.warn(f"{run.interrupted}; reading what is left from the next one")
+                works = [work for work in works if work.endpoint not in run.durable]
+        ods_version = job.session.discovery.ods_version
+        reached = "" if newest is None else f" up to change version {newest}"
+        job.tell(f"{job.pair}: done with ODS/API {ods_version}{reached}")
+
+
+def _highest(job: Job) -> int:
+    with job.warehouse.connected() as connection:
+        return max(ledger.watermarks(connection, job.pair).values(), default=0)
+
+
+def _caught_up(job: Job, newest: int, version: int) -> int:
+    """What the ODS says its newest change version is; asked again if behind ``version``, for a replica may lag."""
+    return newest if newest >= version else job.session.newest_change_version()
+
+
+def _forget(job: Job, lease: Lease, *, anything_read: bool) -> None:
+    """Forget the pair's watermarks, because its ODS was restored. Raises OdsNotReady where that is but an older snapshot."""
+    is_snapshot = job.session.settings.extract.use_snapshot
+    if anything_read or not is_snapshot:
+        with job.warehouse.connected() as connection, connection.transaction():
+            lease.check(connection)
+            ledger.deactivate(connection, job.pair)
+    if is_snapshot:
+        raise OdsNotReady(
+            "the ODS's snapshot is older than what was loaded before; have a new snapshot taken and run again, "
+            "or write use_snapshot: false",
+            pair=job.pair,
+        )
+    job.warn(f"{job.pair}: the ODS was restored to an earlier state; refreshing everything asked for")
 
 
 class _PairRun:
-    """One pass over the works, under one stamp."""
+    """One pass over the works, under one stamp. ``durable`` are the endpoints that need no other."""
 
-    def __init__(self, job: Job, lease: Lease, newest: int, *, full_refresh: bool) -> None:
-        self.restored: OdsRestored | None = None
+    def __init__(self, job: Job, lease: Lease, newest: int | None, *, full_refresh: bool) -> None:
+        self.interrupted: OdsRestored | SnapshotGone | None = None
+        self.durable: set[Endpoint] = set()
         self._job = job
         self._lease = lease
         self._full_refresh = full_refresh
@@ -82,6 +114,7 @@ class _PairRun:
             data_model_version=discovery.data_model_version,
             threads=job.session.settings.extract.max_concurrent_requests,
             compression=job.platform.lake.compression,
+            tmp_dir=job.platform.extract.tmp_dir,
         )
         self._reader = Reader(job, self._pull_run, self._before(), full_refresh=full_refresh)
         self._to_load: Queue[EndpointRead | None] = Queue()
@@ -113,22 +146,42 @@ class _PairRun:
                     found = self._done.get()
                     if isinstance(found, BaseException):
                         raise found
-                    if found.endpoint.is_descriptor and not found.kinds:
-                        continue  # read, and waiting for the descriptors' transaction
-                    if self.restored is None:
+                    if not found.kinds:
+                        continue  # waits for the descriptors' transaction, or for another pass
+                    if not self._is_restored:
                         summary.append(found)
+                        self.durable.add(found.endpoint)
                         yield found
             finally:
                 self._stop.set()
                 self._to_load.put(None)
-        if self.restored is None:
-            yield from self._finish(summary)
+        if not self._is_restored:
+            self._check_still_there()
+        if not self._is_restored:
+            for found in self._finish(summary):
+                self.durable.add(found.endpoint)
+                yield found
+
+    @property
+    def _is_restored(self) -> bool:
+        return isinstance(self.interrupted, OdsRestored)
+
+    def _check_still_there(self) -> None:
+        """An ODS that was restored while it was read would be noticed later only if it stayed behind until then."""
+        newest = self._pull_run.newest
+        if newest is not None and self.interrupted is None:
+            now = self._job.session.newest_change_version()
+            if _caught_up(self._job, now, newest) < newest:
+                self.interrupted = OdsRestored("it went back while it was read", pair=self._job.pair)
 
     # -- reading --------------------------------------------------------------------------------------
 
     def _read(self, work: Work) -> None:
         try:
-            if self._stop.is_set() or self.restored or self._unanswered >= _UNANSWERED_ENDPOINTS:
+            if self.interrupted is not None:
+                self._done.put(EndpointResult(work.endpoint))
+                return
+            if self._stop.is_set() or self._unanswered >= _UNANSWERED_ENDPOINTS:
                 self._done.put(self._not_tried(work))
                 return
             read = self._reader.read(work)
@@ -140,6 +193,9 @@ class _PairRun:
                 self._to_load.put(read)
             else:
                 self._done.put(_stored(read))
+        except SnapshotGone as error:
+            self.interrupted = self.interrupted or error
+            self._done.put(EndpointResult(work.endpoint))
         except WrongCredentials as error:
             self._stop.set()
             self._done.put(error)
@@ -179,7 +235,7 @@ class _PairRun:
 
     def _load(self, connection: Connection, read: EndpointRead) -> EndpointResult:
         try:
-            if self.restored is not None:
+            if self._is_restored:
                 return _stored(read)
             if read.full:
                 loaded = load.load_refresh(connection, self._lease, read.readings[RECORDS])
@@ -191,7 +247,7 @@ class _PairRun:
                 self._settled += [reading.entry for reading in read.readings.values()]
             return _loaded(read, loaded)
         except OdsRestored as error:
-            self.restored = error
+            self.interrupted = error
             return _stored(read)
         except (WarehouseError, LakeError) as error:
             return _failed(read, error)

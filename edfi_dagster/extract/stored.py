@@ -38,7 +38,7 @@ class _Step:
     """
 
     stamp: datetime
-    newest: int
+    newest: int | None
     manifests: dict[RecordKind, Manifest] = field(default_factory=dict)
     covered: set[RecordKind] = field(default_factory=set)
     settled: dict[RecordKind, int | None] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class _SummaryRow(msgspec.Struct):
 
 
 class _Summary(msgspec.Struct):
-    newest: int
+    newest: int | None
     endpoints: list[_SummaryRow]
 
 
@@ -207,7 +207,7 @@ def _continuing(
         of_a_run = manifest.max_change_version == manifest.newest
         from_the_start = manifest.min_change_version == 0
         if of_a_run and (from_the_start or (manifest.low is not None and _reaches(manifest.low, committed))):
-            if committed is None or entry.newest >= committed:
+            if committed is None or (entry.newest or 0) >= committed:
                 yield reading
         elif kind == RECORDS:
             raise WarehouseError(

@@ -26,7 +26,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """One pull of one endpoint and kind.
 
     ``rows`` counts distinct ids, ``expected_rows`` what the ODS counted in the window; change versions are inclusive.
-    ``low`` is the watermark the pull started from (None: there was none), ``newest`` the one its load commits.
+    ``low`` is the watermark the pull started from (None: there was none), ``newest`` the one its load commits (None: the
+    pull did without change versions).
     ``files`` is in reading order: of one id the last read is the right one. ``key`` is the natural key the pull knew
     (flat name → JSON path), so that a rebuild need not ask the ODS for that of an extension. ``gone`` are the ids of
     key changes that the ODS no longer has, though it may hide their tombstones because the new key lives again.
@@ -46,7 +47,7 @@ class Manifest(msgspec.Struct, frozen=True):
     min_change_version: int
     max_change_version: int | None
     low: int | None
-    newest: int
+    newest: int | None
     ods_version: str
     data_model_version: str
     pull_timestamp: datetime

@@ -3,6 +3,7 @@
 A pull is complete when the API said the end and the distinct ids read are at least the Total-Count asked
 after the walk for the same window; what lacks is read again, three times at the most. A full pull ends with
 a closing walk above ``newest``, because a row updated or re-created during the first walk has left its window.
+Without change versions nothing tells what changed meanwhile: there the counts before and after must agree.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sized
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from gzip import GzipFile
+from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
 import msgspec
@@ -23,27 +25,48 @@ import zstandard
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.lake import paths
+from edfi_dagster.lake.ids import DistinctIds
 from edfi_dagster.lake.manifest import Manifest, PulledFile, write_manifest
 from edfi_dagster.lake.store import LakeStore
-from edfi_dagster.ods.changes import ChangeWindow, closing_window, whole_window
+from edfi_dagster.ods.changes import EVERYTHING, ChangeWindow, closing_window, whole_window
 from edfi_dagster.ods.errors import IncompletePull
-from edfi_dagster.ods.pages import KEY_CHANGES, Collection, Page
+from edfi_dagster.ods.pagers import change_walk, record_walks
+from edfi_dagster.ods.pages import KEY_CHANGES, RECORDS, Collection, Page
+from edfi_dagster.ods.rows import Lines
+from edfi_dagster.ods.session import OdsSession
 
 MOST_REPULLS = 3
 
 
 @dataclass(frozen=True)
 class PullRun:
-    """What every pull of one run shares: where it goes, its stamp, and what the ODS said of itself."""
+    """What every pull of one run shares: where it goes, its stamp, and what the ODS said of itself.
+
+    ``newest`` is None where the run does without change versions. ``tmp_dir`` takes the ids of large pulls.
+    """
 
     lake: LakeStore
     pair: TenantYear
     stamp: datetime
-    newest: int
+    newest: int | None
     ods_version: str
     data_model_version: str
     threads: int
     compression: str = "zstd"
+    tmp_dir: Path | None = None
+
+
+def newest_to_read(session: OdsSession) -> int | None:
+    """The change version up to which a run reads; None where it must do without. Asked before the first page.
+
+    Raises OdsNotReady where the ODS does not publish it, or has not the snapshot that should be read.
+    """
+    extract = session.settings.extract
+    if extract.use_snapshot:
+        session.start_snapshot()
+    if not extract.use_change_version or not session.abilities.change_versions:
+        return None
+    return session.newest_change_version()
 
 
 class NewKey(msgspec.Struct, rename={"change_version": "changeVersion", "values": "newKeyValues"}):
@@ -59,10 +82,10 @@ class Pull:
 
     def __init__(self, run: PullRun, collection: Collection, table: str) -> None:
         self.collection = collection
-        self.ids: set[str] = set()
+        self.ids = DistinctIds(run.tmp_dir)
         self.new_keys: dict[str, NewKey] = {}
         self.gone: tuple[str, ...] = ()
-        self._changes: set[tuple[str, int]] = set()
+        self._changes = DistinctIds(run.tmp_dir)
         self.window = ChangeWindow(0)
         self.expected = 0
         self.full = False
@@ -83,32 +106,43 @@ class Pull:
         self._read_complete(window)
 
     def read_full(self) -> None:
-        """All records: the walk of ``[0, newest]``, proven, then the closing walk above it."""
+        """All records: the walk of ``[0, newest]``, proven, then the closing walk above it.
+
+        Where the run has no change versions, all there are, as proven by the counts before and after.
+        """
         self.full = True
+        if self._run.newest is None:
+            self.window = EVERYTHING
+            self._read_unmoved()
+            return
         self.window = whole_window(self._run.newest)
         self._read_complete(self.window)
-        self._read_closing()
+        self._read_closing(closing_window(self._run.newest))
 
     def read_changes(self, window: ChangeWindow) -> None:
         """Deletes or key changes of a window."""
         self.window = window
         for attempt in range(MOST_REPULLS + 1):
-            totals: list[int] = []
-            self._write(_noting(self.collection.changes(window), totals))
-            # A single page carries the count of its own instant; more pages need one from after the walk.
-            alone = len(totals) <= 1 and not attempt
-            self.expected = sum(totals) if alone else self.collection.count(window)
+            pages: list[int | None] = []
+            self._write(_noting(change_walk(self.collection, window), pages))
+            if None in pages:  # not counted by this ODS: the walk went on to an empty page
+                self.expected = len(self._changes)
+            elif len(pages) <= 1 and not attempt:  # a single page carries the count of its own instant
+                self.expected = sum(total or 0 for total in pages)
+            else:
+                self.expected = self.collection.count(window)
             if len(self._changes) >= self.expected:
                 return
         raise self._incomplete(window, self._changes)
 
     def add(self, records: Iterable[tuple[str, bytes]]) -> None:
         """More records, (id, row) each, read by their ids after all the others."""
-        self._write(Page([row], [record_id]) for record_id, row in records)
+        self._write(Page(Lines(row + b"\n", [record_id])) for record_id, row in records)
 
     def publish(self, low: int | None) -> Manifest | None:
         """Write the manifest, which makes the pull exist; None where a delta brought nothing."""
         if not self._files and not self.full:
+            self.close()
             return None
         endpoint, run = self.collection.endpoint, self._run
         manifest = Manifest(
@@ -138,6 +172,7 @@ class Pull:
             gone=self.gone,
         )
         write_manifest(run.lake, paths.manifest_path(self._folder, endpoint.snake), manifest)
+        self.close()
         return manifest
 
     def abandon(self) -> None:
@@ -145,13 +180,19 @@ class Pull:
         for file in self._files.values():
             self._run.lake.delete(file.path)
         self._files.clear()
+        for ids in (self.ids, self._changes):
+            ids.clear()
+
+    def close(self) -> None:
+        for ids in (self.ids, self._changes):
+            ids.close()
 
     # -- walks ---------------------------------------------------------------------------------------
 
     def _read_complete(self, window: ChangeWindow) -> None:
         for attempt in range(MOST_REPULLS + 1):
             first = self.collection.first_page(window)
-            if not attempt and not first.rows and not first.total:
+            if not attempt and not len(first) and not first.total:
                 return
             self._walk(window, first)
             self.expected = self.collection.count(window)
@@ -159,37 +200,65 @@ class Pull:
                 return
         raise self._incomplete(window, self.ids)
 
-    def _read_closing(self) -> None:
-        window = closing_window(self._run.newest)
+    def _read_closing(self, window: ChangeWindow) -> None:
         for _ in range(MOST_REPULLS + 1):
             first = self.collection.first_page(window)
-            if not first.rows and not first.total:
+            if not len(first) and not first.total:
                 return
-            before, self.ids = self.ids, set()
-            self._walk(window, first)
-            closing, self.ids = self.ids, before | self.ids
-            if len(closing) >= (first.total or 0):
-                return
+            with closing(DistinctIds(self._run.tmp_dir)) as read:
+                self._walk(window, first, read)
+                if len(read) >= (first.total or 0):
+                    return
         raise self._incomplete(window, self.ids)
 
-    def _walk(self, window: ChangeWindow, first: Page) -> None:
-        """Read a window once: from the first page on, or its partitions side by side where it is large."""
-        total = first.total or 0
-        if total <= 2 * self.collection.page_size:
-            self._write(_from(first, self.collection.follow(window, first.next_token)))
-            return
-        tokens = self.collection.partitions(window, total)
-        with ThreadPoolExecutor(min(len(tokens), self._run.threads) or 1) as threads:
-            walks = [threads.submit(self._write, self.collection.follow(window, token)) for token in tokens]
-            for walk in walks:
-                walk.result()
+    def _read_unmoved(self) -> None:
+        """Everything, from the start again until nothing moved meanwhile, as far as the ODS lets us see.
 
-    def _write(self, pages: Iterable[Page]) -> None:
+        That is, as many records as were counted before and after; or, where it does not count, the same records twice.
+        """
+        before: tuple[int, int] | None = None
+        for _ in range(MOST_REPULLS + 1):
+            self.abandon()
+            first = self.collection.first_page(EVERYTHING)
+            self._walk(EVERYTHING, first)
+            if first.total is None:
+                read = self.ids.fingerprint()
+                if read == before:
+                    self.expected = read[0]
+                    return
+                before = read
+            else:
+                self.expected = self.collection.count(EVERYTHING)
+                if first.total == self.expected == len(self.ids):
+                    return
+        raise IncompletePull(
+            f"{len(self.ids)} distinct records read; without change versions a pull is complete only if no record comes or "
+            f"goes while it is read, and some did, {MOST_REPULLS + 1} times; pull when the ODS is quiet",
+            pair=self._run.pair,
+            endpoint=self.collection.label,
+        )
+
+    def _walk(self, window: ChangeWindow, first: Page, *also: DistinctIds) -> None:
+        """Read a window once, noting the ids in ``also`` as well; walks that may go side by side do."""
+        walks = record_walks(self.collection, window, first, threads=self._run.threads)
+        if len(walks) == 1:
+            self._write(walks[0], *also)
+            return
+        with ThreadPoolExecutor(min(len(walks), self._run.threads) or 1) as threads:
+            written = [threads.submit(self._write, walk, *also) for walk in walks]
+            try:
+                for one in as_completed(written):
+                    one.result()
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _write(self, pages: Iterable[Page], *also: DistinctIds) -> None:
         """Write pages into one part of their own."""
         with self._lock:
             part = self._parts
             self._parts += 1
-        filled = (page for page in pages if page.rows)
+        filled = (page for page in pages if len(page))
         first = next(filled, None)
         if first is None:
             return
@@ -201,16 +270,21 @@ class Pull:
             written.compressing(stream, self._run.compression) as out,
         ):
             for page in _from(first, filled):
-                out.write(b"\n".join(page.rows) + b"\n")
-                written.rows += len(page.rows)
-                with self._lock:
-                    self.ids.update(page.ids)
-                    self._changes.update(zip(page.ids, page.change_versions, strict=False))
-                    if self.collection.kind == KEY_CHANGES:
-                        self.new_keys |= {key.id: key for key in map(_new_key, page.rows)}
+                out.write(page.lines.text)
+                written.rows += len(page)
+                self._note(page, also)
         file = PulledFile(path=path, rows=written.rows, bytes=written.size, sha256=written.digest)
         with self._lock:
             self._files[part] = file
+
+    def _note(self, page: Page, also: Sequence[DistinctIds]) -> None:
+        with self._lock:
+            for ids in (self.ids, *also):
+                ids.add(page.ids)
+            if self.collection.kind != RECORDS:
+                self._changes.add(page.change_keys)
+            if self.collection.kind == KEY_CHANGES:
+                self.new_keys |= {key.id: key for key in map(_new_key, page.rows)}
 
     def _incomplete(self, window: ChangeWindow, read: Sized) -> IncompletePull:
         return IncompletePull(
@@ -226,9 +300,9 @@ def _from(first: Page, rest: Iterable[Page]) -> Iterator[Page]:
     yield from rest
 
 
-def _noting(pages: Iterable[Page], totals: list[int]) -> Iterator[Page]:
+def _noting(pages: Iterable[Page], totals: list[int | None]) -> Iterator[Page]:
     for page in pages:
-        totals.append(page.total or 0)
+        totals.append(page.total)
         yield page
 
 

@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
-import requests
-import urllib3
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, UnusableBody
 
-TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+# 409: a write came in between. 425 and 408: sent again, as they ask. Every 5xx but these: it may pass.
+_TRANSIENT = frozenset({408, 409, 425, 429})
+_FINAL_5XX = frozenset({501, 505})
+# What an ODS answers that has more to do than it can.
+SUFFERING = frozenset({429, 503, 504})
 LONGEST_WAIT_SECONDS = 120.0
 NO_CONNECTION = "no connection"
-_PAGE_TOO_LARGE = "must be a value between 0 and "
+# "Limit must be omitted or set to a value between 1 and max value defined in configuration file" before 7.2, and
+# "PageSize must be a value between 0 and 500." since; Ed-Fi 2 says "1 to 100".
+_PAGE_TOO_LARGE = re.compile(
+    r"(?:limit|page ?size) must be (?:omitted or (?:set to )?)?a (?:numeric )?value between [01] (?:and|to) "
+    r"(?:(\d{1,7})\b|max)",
+    re.IGNORECASE,
+)
+_PROBLEM_TYPE = re.compile(r"urn:ed-fi:api(?::[a-z-]+)+")
+# A GUID, the only form of it that cannot be a person's number.
+_CORRELATION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A 2xx answer, read to its end."""
+    """An answer, read to its end and decompressed."""
 
     body: bytes
     headers: Mapping[str, str]
+    status: int = 200
 
 
 class Unauthorised(Exception):
@@ -35,25 +49,49 @@ class Unauthorised(Exception):
 
 
 class Transient(Exception):
-    """May well work if asked again. ``wait`` is what Retry-After said, in seconds."""
+    """May well work if asked again. ``wait`` is what Retry-After said, in seconds.
 
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
+    ``heavy`` tells what may be too much for one answer, ``suffering`` what may be too many requests at once.
+    """
+
+    def __init__(
+        self, reason: str, wait: float = 0.0, *, heavy: bool = False, suffering: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.wait = wait
+        self.heavy = heavy
+        self.suffering = suffering
 
 
-def check_status(response: requests.Response, pair: TenantYear, endpoint: str | None) -> None:
-    """Return for 2xx. Raises Unauthorised, Transient or RequestRefused."""
-    status = response.status_code
+class Oversized(Exception):
+    """More than can be given in one answer. ``status`` is that of the answer."""
+
+    def __init__(self, reason: str, status: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+
+
+def check_status(answer: Answer, pair: TenantYear, endpoint: str | None, url: str, base_url: str) -> None:
+    """Return for 2xx. Raises Unauthorised, Transient, Oversized or RequestRefused.
+
+    ``url`` is what was asked for, without parameters; ``base_url`` its first part.
+    """
+    status = answer.status
     if 200 <= status < 300:
         return
     if status == 401:
         raise Unauthorised("HTTP 401")
-    if status in TRANSIENT:
-        raise Transient(f"HTTP {status}", _retry_after(response.headers.get("Retry-After")))
-    refusal: type[RequestRefused] = {403: NotPermitted, 404: NotOffered}.get(status, RequestRefused)
-    raise refusal(_refusal(response), status=status, pair=pair, endpoint=endpoint)
+    if status in _TRANSIENT or (status >= 500 and status not in _FINAL_5XX):
+        raise Transient(
+            f"HTTP {status}", _retry_after(answer.headers), heavy=status == 504, suffering=status in SUFFERING
+        )
+    if status == 413:
+        raise Oversized("HTTP 413, too much was asked for at once", status)
+    said = redirection(answer, url, base_url) if 300 <= status < 400 else _refusal(answer)
+    kind: type[RequestRefused] = {403: NotPermitted, 404: NotOffered}.get(status, RequestRefused)
+    raise kind(said, status=status, pair=pair, endpoint=endpoint)
 
 
 def seconds_before_retry(retry: int, told: float = 0.0) -> float:
@@ -65,64 +103,81 @@ def seconds_before_retry(retry: int, told: float = 0.0) -> float:
     return max(min(told, LONGEST_WAIT_SECONDS), backoff)
 
 
-def json_object(answer: Answer) -> Mapping[str, Any]:
-    """The body as a JSON object. Raises UnusableBody."""
+def json_value(answer: Answer) -> Any:
+    """The body as JSON. Raises UnusableBody."""
     try:
-        document = msgspec.json.decode(answer.body)
+        return msgspec.json.decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UnusableBody("the body is cut or is not JSON") from None
+
+
+def json_object(answer: Answer) -> Mapping[str, Any]:
+    """The body as a JSON object. Raises UnusableBody."""
+    document = json_value(answer)
     if not isinstance(document, dict):
         raise UnusableBody("the body is not a JSON object")
     return document
 
 
-def cause_of(error: requests.RequestException) -> str:
-    """What happened, without the URL: query parameters may hold a student's identifier."""
-    timed_out = any(isinstance(part, urllib3.exceptions.ReadTimeoutError) for part in error.args)
-    if isinstance(error, requests.Timeout) or timed_out:
-        return "time-out"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "TLS failure (check the certificate, or verify_ssl)"
-    if isinstance(
-        error, (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)
-    ):
-        return "answer cut off"
-    if isinstance(error, requests.ConnectionError):
-        return NO_CONNECTION
-    return type(error).__name__
+def problem(answer: Answer) -> Mapping[str, Any]:
+    """The error document: problem details from 7.2 on, ``message`` before; empty where there is none."""
+    try:
+        return json_object(answer)
+    except UnusableBody:
+        return {}
 
 
-def _retry_after(value: str | None) -> float:
-    """Seconds, from a number or an HTTP date; 0 where it says nothing."""
-    value = (value or "").strip()
+def redirection(answer: Answer, url: str, base_url: str) -> str:
+    """Where a 3xx points, as the base_url it would be; never its parameters."""
+    said = f"HTTP {answer.status} redirects elsewhere"
+    asked = url.removeprefix(base_url).rstrip("/")
+    try:
+        there = urlsplit(answer.headers.get("Location", ""))
+        host = there.netloc.rpartition("@")[2]
+    except ValueError:
+        host = ""
+    if not host:
+        return f"{said}; write the final address as base_url"
+    path = there.path.rstrip("/")
+    if path.lower().endswith(asked.lower()):
+        return f"{said}; write {there.scheme}://{host}{path[: len(path) - len(asked)]} as base_url"
+    return f"{said}, to {host}; write the final address as base_url"
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds, from a number or an HTTP date; 0 where it says nothing.
+
+    A date is measured by the clock of the server that wrote it, for ours may differ.
+    """
+    value = headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
+    until = _epoch(value)
+    if until is None:
         return 0.0
+    now = _epoch(headers.get("Date", ""))
+    return max(0.0, until - (time.time() if now is None else now))
 
 
-def _refusal(response: requests.Response) -> str:
-    """Status, problem type and remedy; ``detail`` and ``errors`` may quote a student's values and stay out."""
-    status = response.status_code
-    if status == 403:
-        return "HTTP 403, the key may not read this"
-    if status == 404:
-        return "HTTP 404, the ODS has no such endpoint"
-    if 300 <= status < 400:
-        return f"HTTP {status} redirects elsewhere; write the final address as base_url"
-    problem = _problem(response)
-    kind = str(problem.get("type", ""))
-    said = f"HTTP {status} ({kind})" if kind.startswith("urn:ed-fi:") else f"HTTP {status}"
-    if _PAGE_TOO_LARGE in str(problem.get("errors", "")):
-        said += ": page_size is more than this ODS allows"
-    return said
-
-
-def _problem(response: requests.Response) -> Mapping[str, Any]:
+def _epoch(http_date: str) -> float | None:
     try:
-        document = msgspec.json.decode(response.content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return {}
-    return document if isinstance(document, dict) else {}
+        return parsedate_to_datetime(http_date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _refusal(answer: Answer) -> str:
+    """Status, problem type and remedy; ``detail``, ``errors`` and ``message`` may quote a student's values."""
+    if answer.status == 403:
+        return "HTTP 403, the key may not read this"
+    if answer.status == 404:
+        return "HTTP 404, the ODS has no such endpoint"
+    document = problem(answer)
+    kind = str(document.get("type", ""))
+    correlation = str(document.get("correlationId", ""))
+    said = f"HTTP {answer.status} ({kind})" if _PROBLEM_TYPE.fullmatch(kind) else f"HTTP {answer.status}"
+    too_large = _PAGE_TOO_LARGE.search(f"{document.get('errors', '')} {document.get('message', '')}")
+    if too_large:
+        allowed = too_large.group(1)
+        return f"{said}: page_size is more than this ODS allows; write {f'{allowed} or less' if allowed else 'less'}"
+    return f"{said}, correlation id {correlation}" if _CORRELATION.fullmatch(correlation) else said

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
@@ -28,8 +29,10 @@ from edfi_dagster.config import (
 RESOURCE: Literal["resource"] = "resource"
 DESCRIPTOR: Literal["descriptor"] = "descriptor"
 Kind = Literal["resource", "descriptor"]
+# Of 0 to 1. A slip of the pen is above it, another word that ends in Descriptors mostly below.
+_ALIKE = 0.85
+_ED_FI = normalise_endpoint("ed-fi", "").rstrip("/")
 _SELECTIONS: Mapping[Kind, EndpointKind] = {RESOURCE: "resources", DESCRIPTOR: "descriptors"}
-_ED_FI = normalise_endpoint("ed-fi", "")
 
 
 @dataclass(frozen=True, order=True)
@@ -80,7 +83,7 @@ def snake_case(name: str) -> str:
 
 @cache
 def standard_endpoints(standard: str) -> tuple[Endpoint, ...]:
-    """Every endpoint of a data standard (``"5.2"``: Ed-Fi and TPDM), resources before descriptors.
+    """Every endpoint of a data standard (``"5.2"``: Ed-Fi and TPDM 1.1), resources before descriptors.
 
     Raises ConfigError for a standard without a catalogue.
     """
@@ -136,24 +139,43 @@ def _without_collisions(endpoints: Iterable[Endpoint]) -> Iterator[Endpoint]:
 def endpoints_of(platform: Platform, pair: TenantYear) -> tuple[Endpoint, ...]:
     """The endpoints chosen for one tenant-year: what ``resources`` and ``descriptors`` say, of its standard.
 
-    An endpoint's ``snake`` is the one it has beside all of its standard, whether those are chosen or not.
-    Raises ConfigError where the configuration names an endpoint that the standard does not have in that
-    list and gives no namespace of an extension, and where a shared table has the name of a resource's.
+    A named endpoint that the pair's standard lacks and another pair's has is skipped. An endpoint's ``snake``
+    is the one it has beside all of its standard, an unknown extension's beside all standards of the platform,
+    whether those are chosen or not.
+    Raises ConfigError where the configuration names an endpoint that no pair's standard has, in a namespace
+    that one of them has, and where a shared table has the name of a resource's.
     """
     standard = standard_endpoints(platform.ods(pair).extract.data_standard)
-    chosen = [e for kind in (RESOURCE, DESCRIPTOR) for e in _chosen(platform, pair, standard, kind)]
+    declared = _declared(_standards(platform))
+    chosen = [e for kind in (RESOURCE, DESCRIPTOR) for e in _chosen(platform, pair, standard, declared, kind)]
     named_apart = {e.path: e for e in _without_collisions(dict.fromkeys([*standard, *chosen]))}
     found = tuple(named_apart[endpoint.path] for endpoint in chosen)
     _check_shared_tables(platform, found)
     return found
 
 
+def _standards(platform: Platform) -> tuple[str, ...]:
+    """The data standards of all declared tenant-years."""
+    years = (year for tenant in platform.tenants.values() for year in tenant.years.values())
+    return tuple(sorted({year.extract.data_standard or platform.extract.data_standard for year in years}))
+
+
+@cache
+def _declared(standards: tuple[str, ...]) -> Mapping[str, Endpoint]:
+    """What any of these standards has, by normalised name."""
+    return {_normal(endpoint): endpoint for name in standards for endpoint in standard_endpoints(name)}
+
+
 def _chosen(
-    platform: Platform, pair: TenantYear, standard: Iterable[Endpoint], kind: Kind
+    platform: Platform,
+    pair: TenantYear,
+    standard: Iterable[Endpoint],
+    declared: Mapping[str, Endpoint],
+    kind: Kind,
 ) -> Iterator[Endpoint]:
     known = {_normal(endpoint): endpoint for endpoint in standard if endpoint.kind == kind}
     selection = platform.extract.selection(_SELECTIONS[kind])
-    _check_names(platform, pair, known.keys(), kind)
+    _check_names(platform, pair, declared, known.keys(), kind)
     wanted = dict.fromkeys(known) if selection.all else {}
     for normal, named in selection.overrides.items():
         if named.options.enabled is False:
@@ -161,28 +183,67 @@ def _chosen(
         else:
             wanted[normal] = None
     for normal in wanted:
-        yield known[normal] if normal in known else _extension(selection.overrides[normal], kind)
+        if normal in known:
+            yield known[normal]
+        elif normal not in declared:
+            yield _extension(selection.overrides[normal], kind, declared.values())
 
 
-def _check_names(platform: Platform, pair: TenantYear, known: Collection[str], kind: Kind) -> None:
-    """An endpoint switched off need not exist: one configuration may serve several standards."""
+def _check_names(
+    platform: Platform,
+    pair: TenantYear,
+    declared: Mapping[str, Endpoint],
+    known: Collection[str],
+    kind: Kind,
+) -> None:
+    """An endpoint switched off need not exist: one configuration may serve several standards.
+
+    An extension has versions of its own, so an unknown name is refused in ``ed-fi``, and elsewhere where it looks like a
+    known one misspelt.
+    """
     places = f"extract.{kind}s", f"tenants.{pair.tenant}.years.{pair.year}.extract.{kind}s"
     year = platform.tenants[pair.tenant].years[pair.year].extract
     named = platform.extract.selection(_SELECTIONS[kind]).overrides
     of_year = year.selection(_SELECTIONS[kind]).overrides
+    namespaces = {normal.partition("/")[0] for normal in declared}
     for normal, endpoint in named.items():
-        is_extension = normalise_endpoint(endpoint.namespace, "") != _ED_FI
-        if normal not in known and endpoint.options.enabled is not False and not is_extension:
+        namespace = normal.partition("/")[0]
+        is_extension = namespace not in namespaces or (
+            namespace != _ED_FI and not near_names(normal, declared.values())
+        )
+        if normal not in declared and endpoint.options.enabled is not False and not is_extension:
             raise ConfigError(
                 f"{platform.source}: {places[0]}.{endpoint.written}: the data standard of {pair} has no such "
-                f"{kind}; check the spelling, or write <namespace>/{endpoint.name} when an extension has it"
+                f"{kind}; {_advice(normal, declared)}"
             )
     for normal, endpoint in of_year.items():
         if normal not in known and normal not in named:
             raise ConfigError(
                 f"{platform.source}: {places[1]}.{endpoint.written}: the data standard of {pair} has no such "
-                f"{kind}, nor does {places[0]} name it; check the spelling"
+                f"{kind}, nor does {places[0]} name it; {_advice(normal, declared)}"
             )
+
+
+def _advice(normal: str, declared: Mapping[str, Endpoint]) -> str:
+    """What to write instead of a name that no declared standard has."""
+    having = [name for name in catalogued_standards() if normal in _declared((name,))]
+    if having:
+        return f"it is of data standard {' and '.join(having)}; check data_standard, or take it out"
+    near = near_names(normal, declared.values())
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    name = normal.rpartition("/")[2]
+    return f"check the spelling, or write <namespace>/{name} when an extension has it"
+
+
+def near_names(written: str, among: Iterable[Endpoint]) -> list[str]:
+    """The names most like a mistaken one, at most three; those outside ``ed-fi`` with their namespace."""
+    by_name: dict[str, list[Endpoint]] = {}
+    for endpoint in among:
+        by_name.setdefault(normalise_endpoint("", endpoint.name), []).append(endpoint)
+    name = normalise_endpoint("", written.rpartition("/")[2])
+    near = [e for close in get_close_matches(name, by_name, 3, _ALIKE) for e in by_name[close]]
+    return list(dict.fromkeys(e.name if e.namespace == "ed-fi" else e.path for e in near))[:3]
 
 
 def _check_shared_tables(platform: Platform, endpoints: Iterable[Endpoint]) -> None:
@@ -198,15 +259,19 @@ def _normal(endpoint: Endpoint) -> str:
     return normalise_endpoint(endpoint.namespace, endpoint.name)
 
 
-def _extension(named: SelectedEndpoint, kind: Kind) -> Endpoint:
+def _extension(named: SelectedEndpoint, kind: Kind, declared: Iterable[Endpoint]) -> Endpoint:
     """An endpoint of an extension: what is not known of it comes from the ODS at run time.
 
+    It shares no table with an endpoint of a declared standard, also where its own pair's has none of that name.
     Written in snake_case it becomes camelCase, wrong at most in casing, which the API does not mind.
     """
     name = re.sub(r"_+(\w)", lambda match: match[1].upper(), named.name.strip("_"))
     name = name[:1].lower() + name[1:]
+    namespace, snake = named.namespace.replace("_", "-").lower(), snake_case(name)
+    if any(endpoint.snake == snake for endpoint in declared):
+        snake = f"{namespace.replace('-', '_')}_{snake}"
     return Endpoint(
-        namespace=named.namespace.replace("_", "-").lower(),
+        namespace=namespace,
         name=name,
         kind=kind,
         domain="other",
@@ -214,7 +279,7 @@ def _extension(named: SelectedEndpoint, kind: Kind) -> Endpoint:
         key_can_change=kind == RESOURCE,
         has_changes=kind == RESOURCE,
         fields=MappingProxyType({}),
-        snake=snake_case(name),
+        snake=snake,
     )
 
 
@@ -223,7 +288,7 @@ def find_endpoints(names: Iterable[str], among: Iterable[Endpoint]) -> list[Endp
 
     Without namespace, the ``snake`` of another namespace's endpoint names it as well (``candidates``).
 
-    Raises ConfigError naming those that are not among the given ones.
+    Raises ConfigError naming those that are not among the given ones, and what is near to them.
     """
     known = {_normal(endpoint): endpoint for endpoint in among}
     by_snake = {endpoint.snake: endpoint for endpoint in known.values()}
@@ -234,12 +299,14 @@ def find_endpoints(names: Iterable[str], among: Iterable[Endpoint]) -> list[Endp
         normal = normalise_endpoint(namespace if slash else "ed-fi", name)
         endpoint = known.get(normal) or by_snake.get(written.strip().lower())
         if endpoint is None:
-            missing.append(repr(written))
+            missing.append(written)
         else:
             found[endpoint] = None
     if missing:
+        near = [name for written in missing for name in near_names(written, known.values())]
+        advice = f"did you mean {' or '.join(near)}? N" if near else "n"
         raise ConfigError(
-            f"no endpoint called {', '.join(missing)} is configured; names are as in the API "
+            f"no endpoint called {', '.join(map(repr, missing))} is configured; {advice}ames are as in the API "
             "(studentSchoolAssociations, tpdm/candidates), in any casing"
         )
     return list(found)

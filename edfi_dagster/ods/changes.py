@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,14 @@ class ChangeWindow:
         if self.high is not None:
             params["maxChangeVersion"] = str(self.high)
         return params
+
+    def split(self, pieces: int) -> list[ChangeWindow]:
+        """At most ``pieces`` windows of like width that together are this one; itself where a bound is missing."""
+        if self.low is None or self.high is None or self.high <= self.low:
+            return [self]
+        pieces = min(pieces, self.high - self.low + 1)
+        edges = [self.low + (self.high + 1 - self.low) * n // pieces for n in range(pieces + 1)]
+        return [ChangeWindow(start, end - 1) for start, end in pairwise(edges)]
 
 
 def delta_window(low: int, newest: int, overlap: int) -> ChangeWindow:

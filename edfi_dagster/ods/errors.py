@@ -2,12 +2,14 @@
 
 EdFiError                   names tenant, year and endpoint; never a student's value, token or secret
 ├── OdsUnreachable          no answer, or only failing ones, after every retry            (transient)
-│   └── OdsDown             nobody answers at its address
+│   ├── OdsDown             nobody answers at its address
+│   └── TooHeavy            more than the ODS can give at once: ask for less
 ├── WrongCredentials        the token request was refused: stops the tenant-year          (permanent)
 ├── OdsNotReady             the discovery document is missing, foreign or unusable         (permanent)
 ├── RequestRefused          any other answer that is not 2xx                              (permanent)
 │   ├── NotPermitted        403
 │   └── NotOffered          404
+├── SnapshotGone            the snapshot that is being read is no longer there: begin again
 ├── UnusableBody            2xx, but the body is cut, or is not what the protocol says    (transient)
 ├── IncompletePull          fewer distinct ids than the ODS counts, after three re-pulls
 └── OdsRestored             the ODS went back in time: everything must be read again
@@ -40,12 +42,16 @@ class OdsDown(OdsUnreachable):
     """No connection at all, after every retry: the other endpoints would find the same."""
 
 
+class TooHeavy(OdsUnreachable):
+    """The ODS cannot give this much in one answer; raised only where the caller said it could ask for less."""
+
+
 class WrongCredentials(EdFiError):
     """The ODS refused the key and secret; nothing else of this tenant-year can work."""
 
 
 class OdsNotReady(EdFiError):
-    """The base URL does not answer like an Ed-Fi API."""
+    """The base URL does not answer like an Ed-Fi API, or not as the configuration expects of it."""
 
 
 class RequestRefused(EdFiError):
@@ -64,6 +70,10 @@ class NotPermitted(RequestRefused):
 
 class NotOffered(RequestRefused):
     """404: this ODS has no such endpoint."""
+
+
+class SnapshotGone(EdFiError):
+    """The snapshot was taken away while it was read: what was read of it cannot be continued."""
 
 
 class UnusableBody(EdFiError):

@@ -6,7 +6,9 @@ the value inside a record (``sectionReference.schoolId``). Ed-Fi flattens a refe
 referring resource by four naming rules, tried in this order: prefixed with the reference's name
 (``programEducationOrganizationId``), prefixed with its role (``feederSchoolId``), unprefixed and unified with
 equal names (``schoolId``), prefixed with the reference's name where the words they share are said once
-(``gradingPeriodSequence``, of ``periodSequence``).
+(``gradingPeriodSequence``, of ``periodSequence``). A name that none of them finds is a required reference's own,
+whose prefixed name belongs to another (``namespace`` of a certificationExamResult). Documents of ODS/API before
+7.3 mark a descriptor's surrogate id, which no record holds: its key is ``namespace`` and ``codeValue`` in all.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class DescribedEndpoint:
     marks none; ``key_names`` the flat names of the same values, as ``/deletes`` and ``/keyChanges``
     give them in ``keyValues``. ``fields`` maps each top-level property to its type: ``string``, ``integer``,
     ``number``, ``boolean``, ``date``, ``date-time``, ``time``, ``descriptor``, ``array``,
-    ``object`` or ``ref:<Schema>``; a trailing ``!`` marks a required one.
+    ``object`` or ``ref:<Schema>``; a trailing ``!`` marks a required one. ``filters`` are the query
+    parameters of the collection GET, paging and change versions among them.
     """
 
     namespace: str
@@ -36,6 +39,7 @@ class DescribedEndpoint:
     key: tuple[str, ...]
     key_names: tuple[str, ...]
     fields: Mapping[str, str]
+    filters: frozenset[str]
     updatable_key: bool
     has_deletes: bool
     has_key_changes: bool
@@ -43,7 +47,7 @@ class DescribedEndpoint:
 
 
 def described_endpoints(document: Json) -> Iterator[DescribedEndpoint]:
-    """Yield the endpoints of one OpenAPI document, in the order of its paths."""
+    """Yield the endpoints of one OpenAPI document, resources or descriptors, in the order of its paths."""
     paths: Json = document.get("paths", {})
     for path, item in paths.items():
         parts = path.strip("/").split("/")[-2:]
@@ -53,13 +57,15 @@ def described_endpoints(document: Json) -> Iterator[DescribedEndpoint]:
         if schema is None:
             continue
         by_id: Json = paths.get(f"{path}/{{id}}", {})
-        key = _natural_key(document, schema, _parameters(document, item["get"]))
+        parameters = _parameters(document, item["get"])
+        key = _natural_key(document, schema, parameters) or _descriptor_key(parts[1], schema)
         yield DescribedEndpoint(
             namespace=parts[0],
             name=parts[1],
             key=tuple(key.values()),
             key_names=tuple(key),
             fields={name: _type(document, name, value, schema) for name, value in _properties(schema)},
+            filters=frozenset(parameters),
             updatable_key=any(
                 isinstance(op, Mapping) and op.get("x-Ed-Fi-isUpdatable") for op in by_id.values()
             ),
@@ -67,6 +73,13 @@ def described_endpoints(document: Json) -> Iterator[DescribedEndpoint]:
             has_key_changes=f"{path}/keyChanges" in paths,
             domains=tuple(schema.get("x-Ed-Fi-domains", ())),
         )
+
+
+def limit_maximum(document: Json) -> int | None:
+    """The largest ``limit`` the ODS takes, in rows; None where the document does not say (api.md 3.1)."""
+    limit = _shared_parameters(document).get("limit", {})
+    maximum = limit.get("maximum", limit.get("schema", {}).get("maximum"))
+    return int(maximum) if isinstance(maximum, int | float) and maximum > 0 else None
 
 
 def _is_collection(path: str) -> bool:
@@ -94,14 +107,20 @@ def _item_schema(document: Json, operation: Json) -> Json | None:
     return _resolve(document, items)[1] if items else None
 
 
-def _parameters(document: Json, operation: Json) -> dict[str, bool]:
-    """Parameter name → whether it is part of the natural key."""
+def _shared_parameters(document: Json) -> Json:
     shared: Json = document.get("components", {}).get("parameters") or document.get("parameters", {})
+    return shared
+
+
+def _parameters(document: Json, operation: Json) -> dict[str, bool]:
+    """Query parameter's name → whether it is part of the natural key."""
+    shared = _shared_parameters(document)
     found: dict[str, bool] = {}
     for parameter in operation.get("parameters", ()):
         resolved = shared.get(parameter["$ref"].rsplit("/", 1)[-1], {}) if "$ref" in parameter else parameter
-        if "name" in resolved:
-            found[resolved["name"]] = bool(resolved.get("x-Ed-Fi-isIdentity"))
+        if "name" in resolved and resolved.get("in", "query") == "query":
+            mark = resolved.get("x-Ed-Fi-isIdentity") or resolved.get("schema", {}).get("x-Ed-Fi-isIdentity")
+            found[resolved["name"]] = bool(mark)
     return found
 
 
@@ -115,7 +134,7 @@ def _type(document: Json, name: str, value: Json, schema: Json) -> str:
     required = "!" if name in schema.get("required", ()) else ""
     if "$ref" in value:
         target, _ = _resolve(document, value)
-        kind = f"ref:{target.removesuffix('Reference')}" if target.endswith("Reference") else "object"
+        kind = f"ref:{_without_reference(target)}" if target.endswith("Reference") else "object"
     elif value.get("type") == "string" and name.endswith("Descriptor"):
         kind = "descriptor"
     elif value.get("type") == "string" and value.get("format") in {"date", "date-time", "time"}:
@@ -130,36 +149,45 @@ def _natural_key(document: Json, schema: Json, parameters: Mapping[str, bool]) -
     candidates: dict[str, list[tuple[int, str]]] = {}
     required = set(schema.get("required", ()))
     for name, value in _properties(schema):
-        if "$ref" not in value:
+        if not (name.endswith("Reference") and "$ref" in value):
             candidates.setdefault(name, []).append((0, name))
             continue
         target, reference = _resolve(document, value)
         for part, _ in _properties(reference):
             flat = flattened_name(name, target, part, parameters)
             candidates.setdefault(flat, []).append((1 if name in required else 2, f"{name}.{part}"))
-    key: dict[str, str] = {}
-    for flat, is_identity in parameters.items():
-        if is_identity:
-            if flat not in candidates:
-                return {}
-            key[flat] = min(candidates[flat], key=lambda c: c[0])[1]
-    return key
+            if name in required:
+                candidates.setdefault(part, []).append((3, f"{name}.{part}"))
+    identity = [flat for flat, is_identity in parameters.items() if is_identity]
+    if not candidates.keys() >= set(identity):
+        return {}
+    return {flat: min(candidates[flat], key=lambda c: c[0])[1] for flat in identity}
+
+
+def _descriptor_key(name: str, schema: Json) -> dict[str, str]:
+    parts = ("namespace", "codeValue")
+    is_descriptor = name.endswith("Descriptors") and schema.get("properties", {}).keys() >= set(parts)
+    return {part: part for part in parts} if is_descriptor else {}
 
 
 def flattened_name(reference: str, target: str, part: str, names: Mapping[str, Any]) -> str:
     """The flat name under which ``part`` of a reference appears among ``names``.
 
     ``reference`` is the property (``feederSchoolReference``), ``target`` the schema it points to
-    (``edFi_schoolReference``).
+    (``edFi_schoolReference``, or ``EdFi_School_Reference`` as Ed-Fi's API 8 spells it).
     """
     prefix = reference.removesuffix("Reference")
-    entity = target.rsplit("_", 1)[-1].removesuffix("Reference")
+    entity = _without_reference(target).rsplit("_", 1)[-1]
     role = prefix[: -len(entity)] if prefix.lower().endswith(entity.lower()) else ""
     capital = part[:1].upper() + part[1:]
     for flat in (prefix + capital, role + capital if role else "", part, _said_once(prefix, capital)):
         if flat in names:
             return flat
     return part
+
+
+def _without_reference(schema: str) -> str:
+    return schema.removesuffix("Reference").removesuffix("_")
 
 
 def _said_once(prefix: str, capital: str) -> str:

@@ -1,19 +1,10 @@
-"""Reading one collection to its proven end.
-
-Which pager reads what is decided here and nowhere else. On ODS/API 7.3 and later records are read by cursor
-(AggregateId order, so rows that change cannot shift others), several ``/partitions`` side by side; deletes
-and key changes have no cursor and are ordered by change version, so they are read by stepping the lower bound
-to the last version seen, or, where that would change the rows, by offsets that overlap by one row: if it does
-not come again, rows before it have come or gone, and the walk starts over.
-No pager takes an empty or short page alone for the end.
-"""
+"""One collection of an ODS, asked one page, count or record at a time. How pages make a walk is in ``pagers``."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+import threading
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 from urllib.parse import quote
 
@@ -22,7 +13,9 @@ import msgspec
 from edfi_dagster.ods.answers import Answer
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.changes import ChangeWindow
-from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, UnusableBody
+from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, TooHeavy, UnusableBody
+from edfi_dagster.ods.published import PublishedEndpoints
+from edfi_dagster.ods.rows import Lines, change_lines, record_line, record_lines
 from edfi_dagster.ods.session import OdsSession, Tally
 
 T = TypeVar("T")
@@ -32,46 +25,56 @@ DELETES: Literal["deletes"] = "deletes"
 KEY_CHANGES: Literal["key_changes"] = "key_changes"
 
 _SUFFIX = {RECORDS: "", DELETES: "/deletes", KEY_CHANGES: "/keyChanges"}
-# The ODS makes no partition smaller than five of its pages, and none beyond 200 (api.md section 4.6).
-_PAGES_PER_PARTITION = 5
-_MOST_PARTITIONS = 200
-_MOST_RESTARTS = 20
-
-
-class _Identity(msgspec.Struct):
-    id: str
-
-
-class _Change(msgspec.Struct, rename={"change_version": "changeVersion"}):
-    id: str
-    change_version: int
-
-
-class _Partitions(msgspec.Struct, rename={"page_tokens": "pageTokens"}):
-    page_tokens: list[str]
-
-
-_raw_rows = msgspec.json.Decoder(list[msgspec.Raw])
-_identities = msgspec.json.Decoder(list[_Identity])
-_changes = msgspec.json.Decoder(list[_Change])
+# Pages that overlap by one row need two to get on.
+_SMALLEST_PAGE = 2
+# No ODS is known to refuse pages of its default size.
+_ALWAYS_ALLOWED = 25
+# A page size that was halved is doubled again after so many pages in a row that went well.
+_PAGES_UNTIL_LARGER = 10
 
 
 @dataclass(frozen=True)
 class Page:
-    """Rows as the API sent them, layout stripped, one JSON object each, with their ids.
+    """Rows as the API sent them, layout stripped, and the Total-Count of the request's filters where it was asked for."""
 
-    ``total`` is the Total-Count of the request's filters where it was asked for.
-    """
-
-    rows: list[bytes]
-    ids: list[str]
+    lines: Lines
     next_token: str | None = None
     total: int | None = None
-    change_versions: tuple[int, ...] = ()
+
+    @property
+    def ids(self) -> list[str]:
+        return self.lines.ids
+
+    @property
+    def rows(self) -> list[bytes]:
+        """The rows one by one."""
+        return self.lines.rows
+
+    @property
+    def change_keys(self) -> list[str]:
+        """What tells one delete or key change from another: an id may have several."""
+        versions = self.lines.change_versions
+        return [f"{key}@{version}" for key, version in zip(self.ids, versions, strict=True)]
+
+    def at(self, places: Sequence[int]) -> Page:
+        """The page with only the rows at these places."""
+        return self if len(places) == len(self) else replace(self, lines=self.lines.only(places))
+
+    def without(self, known: Container[str]) -> Page:
+        """The page less the rows whose id is known."""
+        return self.at([n for n, key in enumerate(self.ids) if key not in known])
+
+    def __len__(self) -> int:
+        return len(self.lines)
 
 
 class Collection:
-    """One collection of one ODS: an endpoint's records, deletes or key changes."""
+    """One collection of one ODS: an endpoint's records, deletes or key changes. Threads may share it.
+
+    ``page_size`` is what is asked for; less where the ODS publishes a smaller maximum, and for a while where it could
+    not serve a page of that size (413, repeated 504 or time-out). ``deepest`` is the number of rows that a walk by
+    offset should not go beyond, because deep offsets are slow on the ODS.
+    """
 
     def __init__(
         self,
@@ -82,111 +85,187 @@ class Collection:
         page_size: int = 500,
         retries: int | None = None,
         filters: Mapping[str, str] | None = None,
+        deepest: int = 50_000,
+        published: PublishedEndpoints | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.kind = kind
+        self.deepest = deepest
         self.tally = Tally()
-        self.page_size = page_size
+        self.abilities = session.abilities
+        self._published = published or PublishedEndpoints(session)
+        self._most = self._size = min(page_size, self._published.largest_page or page_size)
+        self._good_pages = 0
+        self._lock = threading.Lock()
         self._session = session
         self._retries = retries
         self._has_answered = False
         self._filters = dict(filters or {})
-        self._url = f"{session.url('dataManagementApi')}/{endpoint.path}{_SUFFIX[kind]}"
+        path = endpoint.path if self.abilities.namespaces else endpoint.name
+        self._url = f"{session.url('dataManagementApi')}/{path}{_SUFFIX[kind]}"
 
     @property
     def label(self) -> str:
         return f"{self.endpoint.path}{_SUFFIX[self.kind]}"
 
+    @property
+    def page_size(self) -> int:
+        """Rows asked for per page now."""
+        return self._size
+
+    # -- requests --------------------------------------------------------------------------------------
+
     def count(self, window: ChangeWindow) -> int:
-        """How many rows the ODS counts in the window now."""
+        """How many rows the ODS counts in the window now; in halves where it cannot count the whole in time."""
         # The limit of deletes and key changes is documented from 1 (api.md section 5.4).
         limit = "0" if self.kind == RECORDS else "1"
-        return self._total(self._page(window, {"limit": limit, "totalCount": "true"}))
+        halves = window.split(2)
+        try:
+            page = self._page(window, {"limit": limit, "totalCount": "true"}, lighter=len(halves) > 1)
+        except TooHeavy:
+            # The lower half first: a row that is updated meanwhile moves up and is counted twice rather than never.
+            return sum(self.count(half) for half in halves)
+        return self._total(page)
 
     def first_page(self, window: ChangeWindow) -> Page:
-        """The first page with the Total-Count: one request that settles a window without rows."""
-        page = self._page(window, {"limit": str(self.page_size), "totalCount": "true"})
-        self._total(page)
+        """The first page with the Total-Count (if the ODS counts): one request that settles a window without rows."""
+
+        def ask(size: int, _: bool) -> Page:
+            return self._page(window, {"limit": str(size), **self._counted}, lighter=True)
+
+        try:
+            page = self._shrinking(ask, halving=False)
+        except TooHeavy:  # of the two, counting may be the hard part
+            page = replace(self.page_at(window, 0), total=self.count(window))
+        if self._counted:
+            self._total(page)
         return page
 
-    def partitions(self, window: ChangeWindow, rows: int) -> list[str]:
-        """Page tokens of disjoint ranges that together hold the window, for about ``rows`` rows."""
-        number = math.ceil(rows / (_PAGES_PER_PARTITION * self.page_size))
-        params = self._params(window, {"number": str(max(1, min(number, _MOST_PARTITIONS)))})
+    def page_at(self, window: ChangeWindow, offset: int, *, counted: bool = False) -> Page:
+        """The page from row ``offset`` on."""
+
+        def ask(size: int, lighter: bool) -> Page:
+            limit = str(max(size, _SMALLEST_PAGE))
+            params = {"limit": limit, "offset": str(offset), **(self._counted if counted else {})}
+            return self._page(window, params, lighter=lighter, offset=offset)
+
+        page = self._shrinking(ask)
+        if counted and self._counted:
+            self._total(page)
+        return page
+
+    def page_before(self, window: ChangeWindow, end: int, *, counted: bool = False) -> tuple[int, Page]:
+        """The page that ends with row number ``end`` (exclusive), and the number of its first row."""
+
+        def ask(size: int, lighter: bool) -> tuple[int, Page]:
+            start = max(0, end - max(size, _SMALLEST_PAGE))
+            params = {
+                "limit": str(end - start),
+                "offset": str(start),
+                **(self._counted if counted else {}),
+            }
+            return start, self._page(window, params, lighter=lighter)
+
+        return self._shrinking(ask)
+
+    def page_of(self, window: ChangeWindow, token: str) -> Page:
+        """The page that a page token stands for."""
+        return self._shrinking(
+            lambda size, lighter: self._page(
+                window, {"pageToken": token, "pageSize": str(size)}, lighter=lighter
+            )
+        )
+
+    def partitions(self, window: ChangeWindow, number: int) -> list[str]:
+        """Page tokens of at most ``number`` disjoint ranges that together hold the window."""
+        params = self._params(window, {"number": str(number)})
         return self._get(f"{self._url}/partitions", params, _read_partitions)
 
-    def follow(self, window: ChangeWindow, token: str | None) -> Iterator[Page]:
-        """The pages from ``token`` to the end of its range: the end is an answer without a next token."""
-        seen: set[str] = set()
-        while token is not None:
-            if token in seen:
-                raise self._unusable("the ODS gave the same page token twice")
-            seen.add(token)
-            page = self._page(window, {"pageToken": token, "pageSize": str(self.page_size)})
-            if page.rows:
-                yield page
-            token = page.next_token
-
-    def changes(self, window: ChangeWindow) -> Iterator[Page]:
-        """The deletes or key changes of the window, each once, in change-version order."""
-        low, offset, restarts = window.low or 0, 0, 0
-        seen: set[str] = set()
-        last_key = ""
-        while True:
-            page = self._changes_page(ChangeWindow(low, window.high), offset)
-            keys = _change_keys(page)
-            if offset and keys[:1] != [last_key]:
-                offset, restarts = 0, restarts + 1
-                if restarts > _MOST_RESTARTS:
-                    raise self._unusable("the rows keep moving while they are read")
-                continue
-            fresh = [n for n, key in enumerate(keys) if key not in seen]
-            if fresh:
-                yield _only(page, fresh)
-            if offset + len(keys) >= self._total(page):
-                return
-            last_key, last = keys[-1], page.change_versions[-1]
-            # The API folds the key changes of one record in the window that was asked for: it must stay whole.
-            if self.kind == DELETES and last > low:
-                low, offset, seen = last, 0, set(keys)
-            else:
-                offset += len(keys) - 1
-                seen.update(keys)
-
-    def _changes_page(self, window: ChangeWindow, offset: int) -> Page:
-        """A page that brings a walk on: if it is not the last, then at least two rows, so that pages can overlap."""
-
-        def read(answer: Answer) -> Page:
-            page = _read_changes(answer)
-            if (
-                len(page.rows) < 2
-                and offset + len(page.rows) < (page.total or 0)
-                and (not offset or page.rows)
-            ):
-                raise UnusableBody(f"{page.total} rows are counted, {len(page.rows)} given")
-            return page
-
-        params = {"limit": str(max(2, self.page_size)), "offset": str(offset), "totalCount": "true"}
-        return self._get(self._url, self._params(window, params), read)
-
     def record(self, record_id: str) -> bytes | None:
-        """One record by id, layout stripped; None where it is gone or not visible to this key."""
+        """One record by id, layout stripped; None where it is gone, filtered out, or not visible to this key."""
+        if self._filters:
+            page = self._page(ChangeWindow(None), {"id": record_id})
+            return page.rows[0] if len(page) else None
         try:
-            return self._ask(f"{self._url}/{quote(record_id, safe='')}", {}, _read_record)
+            return self._ask(
+                f"{self._url}/{quote(record_id, safe='')}", {}, lambda answer: record_line(answer.body)
+            )
         except (NotOffered, NotPermitted):
             return None
 
-    def _page(self, window: ChangeWindow, params: Mapping[str, str]) -> Page:
-        read = _read_records if self.kind == RECORDS else _read_changes
-        return self._get(self._url, self._params(window, params), read)
+    def unusable(self, reason: str) -> UnusableBody:
+        return UnusableBody(reason, pair=self._session.pair, endpoint=self.label)
+
+    # -- around them -----------------------------------------------------------------------------------
+
+    @property
+    def _counted(self) -> Mapping[str, str]:
+        abilities = self.abilities
+        counts = abilities.counts if self.kind == RECORDS else abilities.counts_changes
+        return {"totalCount": "true"} if counts else {}
+
+    def _shrinking(self, ask: Callable[[int, bool], T], *, halving: bool = True) -> T:
+        """What ``ask`` returns for a page size that the ODS allows and, if ``halving``, can serve."""
+        while True:
+            size = self._size
+            try:
+                answer = ask(size, size > _SMALLEST_PAGE)
+            except TooHeavy:
+                if size <= _SMALLEST_PAGE or not halving:
+                    raise
+                self._resize(max(_SMALLEST_PAGE, size // 2))
+            except RequestRefused as error:
+                if error.status != 400 or not self._has_found_limit(size):
+                    raise
+            else:
+                self._note_good_page()
+                return answer
+
+    def _has_found_limit(self, refused: int) -> bool:
+        """Whether the ODS may allow a smaller page than the one it refused: what it publishes, else by trying."""
+        limit = self._published.page_limit() or (refused // 2 if refused >= 2 * _ALWAYS_ALLOWED else refused)
+        if limit >= refused:
+            return False
+        self._published.largest_page = self._most = limit
+        self._resize(limit)
+        return True
+
+    def _resize(self, size: int) -> None:
+        with self._lock:
+            self._size, self._good_pages = min(size, self._most), 0
+
+    def _note_good_page(self) -> None:
+        if self._size < self._most:
+            with self._lock:
+                self._good_pages += 1
+                if self._good_pages >= _PAGES_UNTIL_LARGER:
+                    self._size, self._good_pages = min(2 * self._size, self._most), 0
+
+    def _page(
+        self,
+        window: ChangeWindow,
+        params: Mapping[str, str],
+        *,
+        lighter: bool = False,
+        offset: int | None = None,
+    ) -> Page:
+        def read(answer: Answer) -> Page:
+            page = _read_records(answer) if self.kind == RECORDS else _read_changes(answer)
+            if offset is not None:
+                _check_goes_on(page, offset)
+            return page
+
+        return self._get(self._url, self._params(window, params), read, lighter=lighter)
 
     def _params(self, window: ChangeWindow, params: Mapping[str, str]) -> dict[str, str]:
         return {**self._filters, **window.params, **params}
 
-    def _get(self, url: str, params: Mapping[str, str], read: Callable[[Answer], T]) -> T:
+    def _get(
+        self, url: str, params: Mapping[str, str], read: Callable[[Answer], T], *, lighter: bool = False
+    ) -> T:
         """An answer of the collection. 403 and 404 say something of it only if they come first."""
         try:
-            answer = self._ask(url, params, read)
+            answer = self._ask(url, params, read, lighter=lighter)
         except (NotOffered, NotPermitted) as error:
             if not self._has_answered:
                 raise
@@ -199,51 +278,43 @@ class Collection:
         self._has_answered = True
         return answer
 
-    def _ask(self, url: str, params: Mapping[str, str], read: Callable[[Answer], T]) -> T:
+    def _ask(
+        self, url: str, params: Mapping[str, str], read: Callable[[Answer], T], *, lighter: bool = False
+    ) -> T:
         return self._session.get(
-            url, params, read, endpoint=self.label, retries=self._retries, tally=self.tally
+            url,
+            params,
+            read,
+            endpoint=self.label,
+            retries=self._retries,
+            tally=self.tally,
+            lighter=lighter,
         )
 
     def _total(self, page: Page) -> int:
         if page.total is None:
-            raise self._unusable("the ODS did not count (no Total-Count header)")
+            raise self.unusable("the ODS did not count (no Total-Count header)")
         return page.total
 
-    def _unusable(self, reason: str) -> UnusableBody:
-        return UnusableBody(reason, pair=self._session.pair, endpoint=self.label)
 
-
-def _compact(answer: Answer) -> bytes:
-    """The body without layout; values, their order and their spelling untouched."""
-    try:
-        if not answer.body.isascii():
-            answer.body.decode()  # msgspec lets bytes that are not UTF-8 pass where it copies
-        return msgspec.json.format(answer.body, indent=-1)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UnusableBody("the body is cut or is not JSON") from None
+class _Partitions(msgspec.Struct, rename={"page_tokens": "pageTokens"}):
+    page_tokens: list[str]
 
 
 def _read_records(answer: Answer) -> Page:
-    body = _compact(answer)
-    try:
-        rows = [bytes(row) for row in _raw_rows.decode(body)]
-        ids = [row.id for row in _identities.decode(body)]
-    except msgspec.DecodeError:
-        raise UnusableBody("the body is not a list of records with an id") from None
-    return Page(rows, ids, answer.headers.get("Next-Page-Token") or None, _read_total(answer))
+    token = answer.headers.get("Next-Page-Token") or None
+    return Page(record_lines(answer.body), token, _read_total(answer))
 
 
 def _read_changes(answer: Answer) -> Page:
-    body = _compact(answer)
-    try:
-        rows = [bytes(row) for row in _raw_rows.decode(body)]
-        changes = _changes.decode(body)
-    except msgspec.DecodeError:
-        raise UnusableBody("the body is not a list of changes with id and changeVersion") from None
-    versions = tuple(change.change_version for change in changes)
-    if any(later < earlier for earlier, later in pairwise(versions)):
-        raise UnusableBody("the changes are not in change-version order")
-    return Page(rows, [change.id for change in changes], None, _read_total(answer), versions)
+    return Page(change_lines(answer.body), None, _read_total(answer))
+
+
+def _check_goes_on(page: Page, offset: int) -> None:
+    """A page that is not the last must bring the walk on, and one that shares a row needs two for that."""
+    rows = len(page)
+    if rows < _SMALLEST_PAGE and offset + rows < (page.total or 0) and (rows or not offset):
+        raise UnusableBody(f"{page.total} rows are counted, {rows} given")
 
 
 def _read_total(answer: Answer) -> int | None:
@@ -256,25 +327,3 @@ def _read_partitions(answer: Answer) -> list[str]:
         return msgspec.json.decode(answer.body, type=_Partitions).page_tokens
     except msgspec.DecodeError:
         raise UnusableBody("the body has no pageTokens") from None
-
-
-def _read_record(answer: Answer) -> bytes:
-    body = _compact(answer)
-    try:
-        msgspec.json.decode(body, type=_Identity)
-    except msgspec.DecodeError:
-        raise UnusableBody("the body is not a record with an id") from None
-    return body
-
-
-def _only(page: Page, places: list[int]) -> Page:
-    return Page(
-        [page.rows[n] for n in places],
-        [page.ids[n] for n in places],
-        total=page.total,
-        change_versions=tuple(page.change_versions[n] for n in places),
-    )
-
-
-def _change_keys(page: Page) -> list[str]:
-    return [f"{key}@{version}" for key, version in zip(page.ids, page.change_versions, strict=True)]

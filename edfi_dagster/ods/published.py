@@ -5,53 +5,99 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from edfi_dagster.ods.catalogue import DESCRIPTOR, RESOURCE, Kind
 from edfi_dagster.ods.errors import OdsUnreachable, RequestRefused, UnusableBody
-from edfi_dagster.ods.openapi import DescribedEndpoint, described_endpoints
+from edfi_dagster.ods.openapi import DescribedEndpoint, described_endpoints, limit_maximum
 from edfi_dagster.ods.session import Answer, OdsSession
+
+# Ed-Fi 2 describes itself in another form; DMS, from 8, names its documents otherwise (api.md section 7).
+_FIRST_WITH_DOCUMENTS, _FIRST_DMS = (3, 0), (8, 0)
+
+
+@dataclass(frozen=True)
+class _Document:
+    """One OpenAPI document: endpoints by lower-case path, and the largest page in rows."""
+
+    endpoints: Mapping[str, DescribedEndpoint] = field(default_factory=dict)
+    page_limit: int | None = None
+
+
+_NONE = _Document()
 
 
 class PublishedEndpoints:
-    """The endpoints in the ODS's OpenAPI documents; none of a kind whose document cannot be had."""
+    """The endpoints in the ODS's OpenAPI documents; none of a kind whose document cannot be had.
+
+    A path is an endpoint's, ``ed-fi/students``, in any casing.
+    """
 
     def __init__(self, session: OdsSession) -> None:
+        # The largest page that the ODS takes, in rows, once it has refused a larger one.
+        self.largest_page: int | None = None
         self._session = session
         self._lock = threading.Lock()
-        self._endpoints: dict[Kind, Mapping[str, DescribedEndpoint]] = {}
+        self._documents: dict[Kind, _Document] = {}
 
     def offers(self, path: str) -> bool:
-        """Whether ``ed-fi/students`` is listed; True where there is no list to look at."""
-        endpoints = self._listed(_kind(path))
+        """Whether the endpoint is listed; True where there is no list to look at."""
+        endpoints = self._document(_kind(path)).endpoints
         return not endpoints or path.lower() in endpoints
 
     def key(self, path: str) -> Mapping[str, str]:
         """Flat name → JSON path of the endpoint's natural key; empty where it is not published."""
-        endpoint = self._listed(_kind(path)).get(path.lower())
+        endpoint = self._endpoint(path)
         return dict(zip(endpoint.key_names, endpoint.key, strict=True)) if endpoint else {}
 
-    def _listed(self, kind: Kind) -> Mapping[str, DescribedEndpoint]:
-        with self._lock:
-            if kind not in self._endpoints:
-                self._endpoints[kind] = self._read(kind)
-            return self._endpoints[kind]
+    def filters(self, path: str) -> frozenset[str]:
+        """The query parameters of the endpoint's collection, as written; empty where it is not published."""
+        endpoint = self._endpoint(path)
+        return endpoint.filters if endpoint else frozenset()
 
-    def _read(self, kind: Kind) -> Mapping[str, DescribedEndpoint]:
-        url = f"{self._session.url('openApiMetadata')}/data/v3/{kind}s/swagger.json"
+    def has_key_changes(self, path: str) -> bool | None:
+        """Whether the endpoint publishes changes of its keys; None where the endpoint is not published."""
+        endpoint = self._endpoint(path)
+        return endpoint.has_key_changes if endpoint else None
+
+    def lists(self, kind: Kind) -> bool:
+        """Whether the ODS publishes a list of these at all."""
+        return bool(self._document(kind).endpoints)
+
+    def page_limit(self) -> int | None:
+        """The rows of the largest page that the ODS gives; None where it does not publish that."""
+        return self._document(RESOURCE).page_limit
+
+    def _endpoint(self, path: str) -> DescribedEndpoint | None:
+        return self._document(_kind(path)).endpoints.get(path.lower())
+
+    def _document(self, kind: Kind) -> _Document:
+        with self._lock:
+            if kind not in self._documents:
+                self._documents[kind] = self._read(kind)
+            return self._documents[kind]
+
+    def _read(self, kind: Kind) -> _Document:
+        version = self._session.discovery.version
+        if version < _FIRST_WITH_DOCUMENTS:
+            return _NONE
+        file = f"{kind}s/swagger.json" if version < _FIRST_DMS else f"{kind}s-spec.json"
+        url = f"{self._session.url('openApiMetadata')}/{file}"
         try:
-            found = self._session.get(url, {}, _described, endpoint=f"{kind}s document")
+            return self._session.get(url, {}, _described, endpoint=f"{kind}s document")
         except (RequestRefused, OdsUnreachable, UnusableBody):
             # The document is a help, not a need: without it a refusal stays a failure, and a key unknown.
-            return {}
-        return {f"{endpoint.namespace}/{endpoint.name}".lower(): endpoint for endpoint in found}
+            return _NONE
 
 
 def _kind(path: str) -> Kind:
     return DESCRIPTOR if path.lower().endswith("descriptors") else RESOURCE
 
 
-def _described(answer: Answer) -> list[DescribedEndpoint]:
+def _described(answer: Answer) -> _Document:
     try:
-        return list(described_endpoints(json.loads(answer.body)))
+        document = json.loads(answer.body)
+        found = {f"{e.namespace}/{e.name}".lower(): e for e in described_endpoints(document)}
+        return _Document(found, limit_maximum(document))
     except (ValueError, AttributeError, TypeError, KeyError):
         raise UnusableBody("the body is no OpenAPI document") from None

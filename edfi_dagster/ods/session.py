@@ -1,19 +1,47 @@
-"""HTTP to one ODS: discovery, token, retries, and the bound on requests in flight.
+"""HTTP to one ODS: discovery, token, retries, snapshots, and the bound on requests in flight.
 
 What each fault leads to:
 
-    answer                                     action                              outcome if it stays
-    ------------------------------------------ ----------------------------------- -------------------
-    connection refused, reset, cut, time-out   retry, exponential with jitter      OdsUnreachable
-    408, 429, 500, 502, 503, 504               retry, after Retry-After if given   OdsUnreachable
-    200 that is cut, no JSON, or foreign JSON  retry                               UnusableBody
-    401                                        one new token, same request again   WrongCredentials
-    token request answered 400, 401, 403       none                                WrongCredentials
-    403                                        none                                NotPermitted
-    404                                        none                                NotOffered
-    3xx                                        never followed with the token       RequestRefused
-    any other                                  none                                RequestRefused
-    discovery or token address refused         none                                OdsNotReady
+    answer                                      action                                outcome if it stays
+    ------------------------------------------- ------------------------------------- ----------------------
+    connection refused, not made in time        retry, exponential with jitter        OdsDown
+    reset before the answer                     retry                                 OdsDown
+    reset or end within the answer, Content-    retry                                 OdsUnreachable
+      Length or chunks not filled, gzip cut
+    Content-Length too small, no length at all  retry: what is left is not JSON       UnusableBody
+    stall, an answer without an end             given up after the read time-out, or  OdsUnreachable; TooHeavy
+                                                ten times that for the whole; retry
+    more than 512 MiB after decompression       none                                  RequestRefused; TooHeavy
+    certificate not to be verified              none                                  OdsNotReady
+    any other TLS failure                       retry                                 OdsUnreachable
+    200 that is cut, no JSON (an HTML page),    retry; a wrong Content-Type alone is  UnusableBody
+      or foreign JSON                           harmless
+    400                                         none                                  RequestRefused
+    401                                         one new token, same request again,    WrongCredentials;
+                                                and once more                         OdsUnreachable if the key
+                                                                                      is good elsewhere
+    403                                         none                                  NotPermitted
+    404                                         none                                  NotOffered
+    408, 409, 425, 500, 502, any other 5xx      retry, after Retry-After if given     OdsUnreachable
+    410                                         none                                  RequestRefused
+    413                                         none                                  RequestRefused; TooHeavy
+    429, 503                                    retry, after Retry-After if given,    OdsUnreachable
+                                                with half as many requests in flight
+    504                                         as 503                                OdsUnreachable; TooHeavy
+    410, or 404 "Snapshot not found", while a   none                                  SnapshotGone
+      snapshot is read
+    3xx                                         never followed with the token         RequestRefused
+    any other 4xx, 501, 505                     none                                  RequestRefused
+    token request answered 400, 401, 403        none                                  WrongCredentials
+    token request answered 429 (its 15 tokens)  retry                                 OdsUnreachable
+    discovery or token address refused          none                                  OdsNotReady
+
+    TooHeavy, at once or with the second time-out or 504 in a row, is for callers that can ask for less. Retry-After
+    counts up to two minutes; as a date it is measured by the answer's own Date, for clocks differ. Retries hold no
+    place among the requests in flight.
+
+    In the pagers:  a page token that comes again is UnusableBody; a count that moves while it is read makes the
+    walk start over, or ends in IncompletePull. In the extract: newest below the saved version is a restored ODS.
 """
 
 from __future__ import annotations
@@ -22,35 +50,33 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
-from urllib.parse import urlsplit
-
-import requests
-from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 
 from edfi_dagster.config import OdsSettings, TenantYear
+from edfi_dagster.ods import snapshots
+from edfi_dagster.ods.abilities import Abilities
 from edfi_dagster.ods.answers import (
-    NO_CONNECTION,
+    SUFFERING,
     Answer,
     Transient,
     Unauthorised,
-    cause_of,
     check_status,
     json_object,
-    seconds_before_retry,
 )
-from edfi_dagster.ods.discovery import Area, Discovery, address, read_discovery
+from edfi_dagster.ods.budget import Budget
+from edfi_dagster.ods.discovery import Area, Discovery, addresses, read_discovery, undocumented
 from edfi_dagster.ods.errors import (
-    EdFiError,
-    OdsDown,
     OdsNotReady,
-    OdsUnreachable,
     RequestRefused,
+    SnapshotGone,
     UnusableBody,
     WrongCredentials,
 )
-from edfi_dagster.ods.token import Token, TokenLease, read_token
+from edfi_dagster.ods.oauth import TokenRequest
+from edfi_dagster.ods.retries import Retries
+from edfi_dagster.ods.token import Token, TokenLease
+from edfi_dagster.ods.transport import Transport
 
 __all__ = ["Answer", "OdsSession", "Tally"]
 
@@ -58,8 +84,8 @@ T = TypeVar("T")
 
 CONNECT_SECONDS = 15.0
 READ_SECONDS = 120.0
-DEFAULT_RETRIES = 5
-_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip"}
+_MOST_REFUSALS = 2
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "edfi-dagster"}
 
 
 @dataclass
@@ -97,21 +123,24 @@ class OdsSession:
         self.pair = pair
         self.settings = settings
         self.tally = Tally()
+        self.budget = Budget(settings.extract.max_concurrent_requests)
         self._base = (base_url or settings.base_url).rstrip("/")
-        self._timeouts = timeouts
-        self._sleep = sleep
-        self._budget = threading.BoundedSemaphore(settings.extract.max_concurrent_requests)
-        self._http = requests.Session()
-        adapter = HTTPAdapter(pool_maxsize=settings.extract.max_concurrent_requests)
-        self._http.mount("http://", adapter)
-        self._http.mount("https://", adapter)
+        self._retries = Retries(self._base, pair, sleep)
+        self._transport = Transport(
+            self._base,
+            verify=settings.verify_ssl,
+            connections=settings.extract.max_concurrent_requests,
+            timeouts=timeouts,
+        )
         # One discovery and one lease, however many threads come first.
         self._starting = threading.RLock()
         self._discovery: Discovery | None = None
+        self._addresses: Mapping[Area, str] = {}
         self._lease: TokenLease | None = None
+        self._snapshot: Mapping[str, str] = {}
 
     def close(self) -> None:
-        self._http.close()
+        self._transport.close()
 
     # -- addresses ---------------------------------------------------------------------------------------
 
@@ -121,21 +150,33 @@ class OdsSession:
         with self._starting:
             if self._discovery is None:
                 self._discovery = self._discover()
+                self._addresses = addresses(self._base, self._discovery, self.pair.year)
             return self._discovery
+
+    @property
+    def abilities(self) -> Abilities:
+        """What an ODS of this version can do."""
+        return Abilities.of(self.discovery.version)
 
     def _discover(self) -> Discovery:
         place = f"{self._base}/"
         try:
-            return read_discovery(self._persist(lambda retry: json_object(self._get(place, retry=retry))))
+            return undocumented(self.settings) or read_discovery(
+                self._retries.persist(lambda retry: json_object(self._get(place, retry=retry))), self.settings
+            )
         except (RequestRefused, UnusableBody) as error:
-            problem = f"does not answer like an Ed-Fi API ({error.reason})"
+            problem = f"does not answer like an Ed-Fi API ({error.reason}); check base_url"
         except ValueError as error:
             problem = str(error)
-        raise OdsNotReady(f"{place} {problem}; check base_url", pair=self.pair)
+        raise OdsNotReady(f"{place} {problem}", pair=self.pair)
 
     def url(self, area: Area) -> str:
-        """The URL of ``dataManagementApi``, ``changeQueries``, ``oauth`` or ``openApiMetadata``, no slash at its end."""
-        return address(self._base, self.discovery.urls, area)
+        """The URL of ``dataManagementApi``, ``changeQueries``, ``oauth`` or ``openApiMetadata``, no slash at its end.
+
+        ``openApiMetadata`` is the folder of the documents, see ``discovery.addresses``.
+        """
+        with self._starting:
+            return self._addresses[area] if self.discovery else ""
 
     # -- requests ----------------------------------------------------------------------------------------
 
@@ -148,9 +189,11 @@ class OdsSession:
         endpoint: str | None = None,
         retries: int | None = None,
         tally: Tally | None = None,
+        lighter: bool = False,
     ) -> T:
         """GET with the token; ``parse`` turns the answer into what is wanted, or raises UnusableBody.
 
+        ``lighter`` tells that the caller can ask for less, and would rather be told TooHeavy than wait.
         Raises what the table above says, with tenant, year and ``endpoint`` in the message.
         """
 
@@ -161,7 +204,7 @@ class OdsSession:
                 )
             )
 
-        return self._persist(attempt, retries=retries, endpoint=endpoint)
+        return self._retries.persist(attempt, retries=retries, endpoint=endpoint, lighter=lighter)
 
     def newest_change_version(self) -> int:
         """The current value of the ODS's change-version sequence; counts uncommitted work too.
@@ -185,53 +228,70 @@ class OdsSession:
                 pair=self.pair,
             ) from None
 
-    def _persist(
-        self,
-        attempt: Callable[[bool], T],
-        *,
-        retries: int | None = None,
-        endpoint: str | None = None,
-        wanted: str = "",
-    ) -> T:
-        """What ``attempt`` returns, tried again while it fails in a way that may pass; its argument says if it is a retry."""
-        retries = DEFAULT_RETRIES if retries is None else retries
-        failures = 0
-        while True:
-            try:
-                return attempt(failures > 0)
-            except (Transient, UnusableBody) as error:
-                failures += 1
-                if failures > retries:
-                    raise self._given_up(error, endpoint, failures, wanted) from None
-                told = error.wait if isinstance(error, Transient) else 0.0
-            self._sleep(seconds_before_retry(failures, told))
+    def start_snapshot(self) -> None:
+        """Read the ODS's latest snapshot from now on: data and change queries, to the end of the session.
 
-    def _given_up(
-        self, error: Transient | UnusableBody, endpoint: str | None, attempts: int, wanted: str
-    ) -> EdFiError:
-        # Never UnusableBody for a token: the request that waits for it would try all of this again.
-        kind: type[EdFiError] = OdsDown if error.reason == NO_CONNECTION else OdsUnreachable
-        if isinstance(error, UnusableBody) and not wanted:
-            kind = UnusableBody
-        times = f"{attempts} attempts" if attempts > 1 else "1 attempt"
-        host = urlsplit(self._base).netloc.rpartition("@")[2]
-        return kind(f"{wanted}{error.reason} from {host}, {times}", pair=self.pair, endpoint=endpoint)
+        Raises OdsNotReady where there is none.
+        """
+        version = self.discovery.version
+        self._snapshot = {}
+        if not snapshots.are_known(version):
+            raise self._no_snapshot(f"ODS/API {self.discovery.ods_version} is not known to have snapshots")
+        if snapshots.are_listed(version):
+            self._snapshot = snapshots.header_of_newest(self._listed_snapshots())
+            return
+        self._snapshot = snapshots.USE_SNAPSHOT
+        try:
+            self.newest_change_version()
+        except SnapshotGone:
+            raise self._no_snapshot("the ODS has no snapshot") from None
+
+    def _listed_snapshots(self) -> dict[str, datetime]:
+        url = snapshots.list_address(
+            self.discovery.version, self.url("dataManagementApi"), self.url("changeQueries")
+        )
+        found: dict[str, datetime] = {}
+        while True:
+            params = {"offset": str(len(found))} if found else {}
+            try:
+                page = self.get(url, params, snapshots.read_snapshots, endpoint="snapshots")
+            except RequestRefused as error:
+                raise self._no_snapshot(f"the ODS does not list snapshots (HTTP {error.status})") from None
+            if not page.keys() - found.keys():
+                break
+            found |= page
+        if not found:
+            raise self._no_snapshot("the ODS has no snapshot")
+        return found
+
+    def _no_snapshot(self, reason: str) -> OdsNotReady:
+        self._snapshot = {}
+        return OdsNotReady(
+            f"{reason}; have its host take one before each pull, or write use_snapshot: false", pair=self.pair
+        )
 
     def _with_token(self, send: Callable[[Token, bool], T]) -> T:
         """Send with the token, and with a new one where the ODS answers 401."""
         lease = self._token_lease()
-        token, again = lease.get(), False
+        token, is_renewed, refusals = lease.get(), False, 0
         while True:
             try:
-                return send(token, again)
+                return send(token, is_renewed)
             except Unauthorised:
-                # A second refusal is final, unless that token too was an old one, left by another process.
-                if again and token.ours:
-                    raise WrongCredentials(
-                        "the ODS answers 401 to a fresh token; check the key's status and claim set",
-                        pair=self.pair,
-                    ) from None
-            token, again = lease.get(refused=token), True
+                # A new token is sent twice: a replica may learn of it a moment later than it was given.
+                if is_renewed and token.ours:
+                    refusals += 1
+            if refusals == _MOST_REFUSALS:
+                raise self._refused(lease.has_accepted_since(token))
+            if not refusals:
+                token, is_renewed = lease.get(refused=token), True
+
+    def _refused(self, others_are_accepted: bool) -> Exception:
+        if others_are_accepted:
+            return Transient("HTTP 401, though the key is good elsewhere")
+        return WrongCredentials(
+            "the ODS answers 401 to a fresh token; check the key's status and claim set", pair=self.pair
+        )
 
     def _get(
         self,
@@ -245,40 +305,50 @@ class OdsSession:
     ) -> Answer:
         for counted in filter(None, (self.tally, tally)):
             counted.add(retry=retry)
-        response = self._send("GET", url, token, params=params)
+        headers = _HEADERS
+        if token is not None:
+            headers = {**_HEADERS, "Authorization": f"Bearer {token.value}", **self._snapshot_header(url)}
+        answer = self._send("GET", url, headers, endpoint or "", params=params)
+        if token is not None and answer.status != 401:
+            self._token_lease().accept()
+        if self._snapshot and snapshots.is_gone(answer) and self._snapshot_header(url):
+            raise SnapshotGone(
+                f"HTTP {answer.status}, the snapshot is not there any more", pair=self.pair, endpoint=endpoint
+            )
         try:
-            check_status(response, self.pair, endpoint)
+            check_status(answer, self.pair, endpoint, url, self._base)
         except Unauthorised:
             if token is None:
                 raise RequestRefused("HTTP 401", status=401, pair=self.pair, endpoint=endpoint) from None
             raise
-        return Answer(response.content, response.headers)
+        return answer
+
+    def _snapshot_header(self, url: str) -> Mapping[str, str]:
+        """What asks for the snapshot, at the addresses that know it."""
+        known = url.startswith((self._addresses["dataManagementApi"], self._addresses["changeQueries"]))
+        return self._snapshot if self._snapshot and known else {}
 
     def _send(
         self,
         method: str,
         url: str,
-        token: Token | None,
+        headers: Mapping[str, str],
+        endpoint: str,
         *,
         params: Mapping[str, str] | None = None,
-        data: Mapping[str, str] | None = None,
-    ) -> requests.Response:
-        try:
-            with self._budget:
-                return self._http.request(
-                    method,
-                    url,
-                    params=params,
-                    data=data,
-                    headers=_HEADERS,
-                    auth=_Bearer(token),
-                    timeout=self._timeouts,
-                    allow_redirects=False,
-                    # Not set on the session, where REQUESTS_CA_BUNDLE would win over it.
-                    verify=self.settings.verify_ssl,
-                )
-        except requests.RequestException as error:
-            raise Transient(cause_of(error)) from None
+        body: bytes | None = None,
+    ) -> Answer:
+        owner = endpoint.removesuffix("/deletes").removesuffix("/keyChanges")
+        with self.budget.turn(owner) as turn:
+            try:
+                answer = self._transport.send(method, url, headers, params=params, body=body)
+            except Transient as error:
+                if error.suffering:
+                    turn.suffered()
+                raise
+            if answer.status in SUFFERING:
+                turn.suffered()
+            return answer
 
     # -- token -------------------------------------------------------------------------------------------
 
@@ -287,46 +357,14 @@ class OdsSession:
             if self._lease is None:
                 url = self.url("oauth")
                 key, secret = self.settings.client_id.read(), self.settings.client_secret.read()
+                asking = TokenRequest(self._post, url, key, secret, self.pair)
+                ask = asking.send if self.discovery.version >= (3, 0) else asking.send_twice
                 self._lease = TokenLease(
                     f"{url}\n{key}\n{secret}",
-                    lambda: self._persist(lambda _: self._ask_token(url, key, secret), wanted="no token: "),
+                    lambda: self._retries.persist(lambda _: ask(), wanted="no token: "),
+                    pair=self.pair,
                 )
             return self._lease
 
-    def _ask_token(self, url: str, key: str, secret: str) -> Token:
-        form = {"grant_type": "client_credentials", "client_id": key, "client_secret": secret}
-        asked = time.time()
-        response = self._send("POST", url, None, data=form)
-        status = response.status_code
-        if status in {400, 401, 403}:
-            raise WrongCredentials(
-                f"the ODS refused the key and secret (HTTP {status} from its token address); "
-                "check client_id and client_secret of this tenant and year",
-                pair=self.pair,
-            )
-        try:
-            check_status(response, self.pair, None)
-        except RequestRefused:
-            raise OdsNotReady(
-                f"HTTP {status} from the token address {url}; check base_url, which must hold tenant and "
-                "school year where this ODS has them in its path",
-                pair=self.pair,
-            ) from None
-        except Transient as error:
-            if status == 429:
-                error.reason += " (the key has as many unexpired tokens as the ODS allows)"
-            raise
-        return read_token(json_object(Answer(response.content, response.headers)), asked)
-
-
-class _Bearer(AuthBase):
-    """The token of a request, or none. Given with every request, because ``requests`` would else put in its
-    place what a .netrc file holds for the host."""
-
-    def __init__(self, token: Token | None) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._token is not None:
-            request.headers["Authorization"] = f"Bearer {self._token.value}"
-        return request
+    def _post(self, url: str, kind: str, body: bytes) -> Answer:
+        return self._send("POST", url, {**_HEADERS, "Content-Type": kind}, "", body=body)

@@ -1,4 +1,4 @@
-"""A local ODS: the Ed-Fi API (ODS/API 7.3, Data Standard 5.2 with TPDM) over generated data.
+"""A local ODS: the Ed-Fi API over generated data, in any version from Ed-Fi 2 to ODS/API 7.3 (``generations``).
 
 ``SandboxServer`` runs it in this process over real HTTP; ``python -m edfi_dagster.sandbox`` as its own.
 """

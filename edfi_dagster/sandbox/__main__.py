@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from edfi_dagster.sandbox.addresses import MODES
+from edfi_dagster.sandbox.generations import GENERATIONS, NEWEST
 from edfi_dagster.sandbox.server import DEFAULT_ODS, serve
-from edfi_dagster.sandbox.site import API_VERSION
 
 
 def row_counts(text: str) -> dict[str, int]:
@@ -30,7 +31,9 @@ def main() -> None:
     parser.add_argument("--rows", type=row_counts, default={}, metavar="students=20000,...")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--data", type=Path, metavar="DIR")
-    parser.add_argument("--ods-version", default=API_VERSION)
+    parser.add_argument("--ods-version", default=NEWEST.version, choices=GENERATIONS)
+    parser.add_argument("--mode", choices=MODES, help="API mode of a version before 7.0")
+    parser.add_argument("--max-page", type=int, metavar="ROWS", help="the host's limit of rows per page")
     parser.add_argument("--latency-ms", type=float, default=0.0)
     given = vars(parser.parse_args())
     serve(given.pop("ods") or DEFAULT_ODS, **given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any
 
 from starlette.requests import Request
@@ -10,10 +11,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from edfi_dagster.sandbox import control, errors, metadata, oauth
-from edfi_dagster.sandbox.data import DataApi, json_response
+from edfi_dagster.sandbox.answers import json_response
+from edfi_dagster.sandbox.data import DataApi
 from edfi_dagster.sandbox.errors import ApiError
 from edfi_dagster.sandbox.faults import Fault
-from edfi_dagster.sandbox.site import RequestInfo, Site
+from edfi_dagster.sandbox.site import Located, RequestInfo, Site
 from edfi_dagster.sandbox.store import Store
 
 
@@ -26,17 +28,17 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         segments = [segment for segment in request.scope["path"].split("/") if segment]
-        store, rest = self.site.locate(segments)
-        if store is not None and rest[:1] == ["_control"]:
-            await (await self._guarded(control.answer(self.site, store, request, rest[1:]), request))(
-                scope, receive, send
-            )
+        if found := self.site.book.control(segments):
+            store = self.site.stores[found[0]]
+            answer = await self._guarded(control.answer(self.site, store, request, found[1]), request)
+            await answer(scope, receive, send)
             return
+        place = self.site.locate(segments)
         info = RequestInfo(
             request.method,
             request.scope["path"],
             dict(request.query_params),
-            store.name if store else "",
+            place.store.name if place.store else "",
             dict(request.headers),
         )
         for hook in tuple(self.site.before_request):
@@ -45,11 +47,11 @@ class App:
             await asyncio.sleep(self.site.settings.latency)
         fault = self.site.faults.strike(info.method, info.path)
         if fault is not None and fault.action != "slow":
-            await self._break(fault, info, request, receive, send, store, rest)
+            await self._break(fault, info, request, receive, send, place)
             return
         if fault is not None:
             await asyncio.sleep(fault.seconds)
-        response = await self._guarded(self._answer(request, store, rest), request)
+        response = await self._guarded(self._answer(request, place, info), request)
         self._record(info, response.status_code)
         await response(scope, receive, send)
 
@@ -60,54 +62,72 @@ class App:
             hook(answered)
 
     async def _guarded(self, answer: Any, request: Request) -> Response:
-        """The answer, or the problem document of the ``ApiError`` it raises."""
+        """The answer, or the error body of the ``ApiError`` it raises."""
         try:
             response: Response = await answer
         except ApiError as error:
             correlation = request.headers.get("correlation-id") or request.query_params.get("correlationId")
-            return error.response(correlation)
+            return error.response(self.site.generation.errors, correlation)
         return response
 
-    async def _answer(self, request: Request, store: Store | None, rest: list[str]) -> Response:
+    async def _answer(self, request: Request, place: Located, info: RequestInfo) -> Response:
+        generation, store, rest = self.site.generation, place.store, place.rest
+        if not rest:
+            return metadata.discovery(request, self.site, place)
         if store is None:
-            if not rest and request.method == "GET":
-                return metadata.discovery(request, None)
             raise errors.no_such_route()
-        area = [segment.lower() for segment in rest[:2]]
-        if not area:
-            return metadata.discovery(request, store)
-        if area == ["oauth", "token"] and len(rest) == 2:
-            return await self._token(request, store)
-        if area[0] == "metadata":
-            return metadata.answer(request, store, rest[1:], self.site.settings.max_page)
-        if area == ["oauth", "token_info"] and len(rest) == 2:
-            return await self._token_info(request, store)
-        if area not in (["data", "v3"], ["changequeries", "v1"]):
+        area = tuple(segment.lower() for segment in rest[:2])
+        if area[0] == "oauth" and len(rest) == 2:
+            return await self._oauth(request, store, area[1])
+        if area[0] == "metadata" and generation.documents:
+            return metadata.answer(request, store, self.site.address(store), rest[1:], self.site.settings)
+        if area not in (generation.data_area, ("changequeries", "v1")):
             raise errors.no_such_route()
-        return await self._protected(request, store, area[0], rest[2:])
+        return await self._protected(request, store, area, rest[2:], info)
 
-    async def _protected(self, request: Request, store: Store, area: str, rest: list[str]) -> Response:
+    async def _protected(
+        self, request: Request, store: Store, area: tuple[str, ...], rest: list[str], info: RequestInfo
+    ) -> Response:
         """Answer what needs a token: data and change queries."""
         refusal = self._refusal(request, store)
         if refusal is not None:
             return refusal
-        api = DataApi(store, self.site.settings.max_page, metadata.base_url(request, store))
-        if area == "data":
-            parameters = {name.lower(): value for name, value in request.query_params.items()}
-            return await api.answer(request, rest, parameters)
-        if [segment.lower() for segment in rest] != ["availablechangeversions"]:
+        url = self.site.address(store).url(metadata.root_url(request), *self.site.generation.data_area)
+        api = DataApi(store, self.site.settings.max_page, url, functools.partial(self._between_reads, info))
+        if area != self.site.generation.data_area:
+            if not self.site.generation.change_queries:
+                raise errors.no_such_route()
+            return api.change_queries(request, rest)
+        parameters = {name.lower(): value for name, value in request.query_params.items()}
+        return await api.answer(request, rest, parameters)
+
+    def _between_reads(self, info: RequestInfo) -> None:
+        for hook in tuple(self.site.between_reads):
+            hook(info)
+
+    async def _oauth(self, request: Request, store: Store, action: str) -> Response:
+        two_steps = self.site.generation.token_steps == 2
+        handler = {
+            "token": self._token,
+            "authorize": self._authorize if two_steps else None,
+            "token_info": None if two_steps else self._token_info,
+        }.get(action)
+        if handler is None:
             raise errors.no_such_route()
-        return api.available_change_versions(request)
+        if request.method != "POST":
+            raise errors.method_not_allowed("POST")
+        return await handler(request, store)
 
     async def _token(self, request: Request, store: Store) -> Response:
-        if request.method != "POST":
-            raise errors.method_not_allowed("POST")
         organizations = {str(row["localEducationAgencyId"]) for row in store.rows("localEducationAgencies")}
-        return await oauth.token_response(request, self.site.tokens(store), organizations)
+        return await oauth.token_response(
+            request, self.site.tokens(store), organizations, self.site.generation
+        )
+
+    async def _authorize(self, request: Request, store: Store) -> Response:
+        return await oauth.code_response(request, self.site.tokens(store))
 
     async def _token_info(self, request: Request, store: Store) -> Response:
-        if request.method != "POST":
-            raise errors.method_not_allowed("POST")
         fields = await oauth.read_fields(request)
         token = fields.get("token", "")
         if len(token) != 32:
@@ -119,12 +139,12 @@ class App:
         return json_response(metadata.token_info(store, self.site.settings.key))
 
     def _refusal(self, request: Request, store: Store) -> Response | None:
-        """The 401 of a request without a valid token; its body is empty behind a route prefix."""
+        """The 401 of a request without a valid token: without a body before 7.2, and behind a route prefix."""
         error = _bearer_error(request.headers.get("authorization"))
         token = (request.headers.get("authorization") or "").partition(" ")[2].strip()
         if error is None and self.site.tokens(store).is_valid(token):
             return None
-        if store.name:
+        if self.site.generation.errors != "problem" or self.site.address(store).base:
             return Response(status_code=401)
         raise errors.unauthenticated(error or "Invalid token")
 
@@ -135,8 +155,7 @@ class App:
         request: Request,
         receive: Receive,
         send: Send,
-        store: Store | None,
-        rest: list[str],
+        place: Located,
     ) -> None:
         """Answer as the fault says instead of (or with part of) the real answer."""
         if fault.action == "reset":
@@ -147,7 +166,7 @@ class App:
             self._record(info, fault.status)
             await _instead(fault)(request.scope, receive, send)
             return
-        response = await self._guarded(self._answer(request, store, rest), request)
+        response = await self._guarded(self._answer(request, place, info), request)
         body = bytes(response.body)
         self._record(info, response.status_code)
         if fault.action == "invalid_json":

@@ -54,21 +54,21 @@ class Loader:
         return count
 
     def _insert(self, endpoint: Endpoint, chunk: list[Body]) -> None:
-        version, position = self.store.take_numbers(endpoint, len(chunk))
+        version, first = self.store.take_numbers(endpoint, len(chunk))
         rows: list[tuple[int, int, str, int, int]] = []
         bodies: list[tuple[int, bytes]] = []
         references: list[tuple[int, int]] = []
-        for record in chunk:
+        keys = [endpoint.key_hash(record) for record in chunk]
+        dated = self.store.generation.modified_dates
+        for record, key, position in zip(chunk, keys, self._positions(keys, first), strict=True):
             self._link(endpoint, record, position, references)
-            key = endpoint.key_hash(record)
             row_id = self._id(key)
-            text = documents.serialised(
-                row_id, _ordered(endpoint, record), self._start + version * TICKS_APART
-            )
+            ticks = self._start + version * TICKS_APART
+            text = documents.serialised(row_id, _ordered(endpoint, record), ticks, dated=dated)
             self._loaded[key] = endpoint
             rows.append((position, endpoint.number, row_id, key, version))
             bodies.append((position, text))
-            version, position = version + 1, position + 1
+            version += 1
         connection = self.store.connection
         connection.execute("BEGIN")
         connection.executemany("INSERT INTO row VALUES (?, ?, ?, ?, ?)", rows)
@@ -76,6 +76,14 @@ class Loader:
         connection.executemany("INSERT INTO temp.pending VALUES (?, ?)", references)
         self.store.save_counters()
         connection.execute("COMMIT")
+
+    def _positions(self, keys: list[int], first: int) -> list[int]:
+        """The positions of a chunk's rows, in order; where pages come in key order, so that they read neighbours."""
+        positions = list(range(first, first + len(keys)))
+        if self.store.generation.key_order:
+            for rank, number in enumerate(sorted(range(len(keys)), key=keys.__getitem__)):
+                positions[number] = first + rank
+        return positions
 
     def _id(self, key: int) -> str:
         return blake2b(self._salt + key.to_bytes(8, "big", signed=True), digest_size=16).hexdigest()

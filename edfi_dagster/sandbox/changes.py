@@ -1,4 +1,4 @@
-"""The change queries: ``/deletes`` and ``/keyChanges`` as ODS/API 6.0 and later answer them."""
+"""The change queries: ``/deletes`` and ``/keyChanges`` as ODS/API 6.0 and later answer them, and what 5.x shows."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def tombstones(
             suppress and live is not None and not endpoint.is_descriptor and _all_live(reader, surrogates)
         )
     ]
+
+
+def bare(rows: list[Json]) -> list[Json]:
+    """Tombstones as 5.x shows them: without keys, in Pascal case."""
+    return [{"Id": row["id"], "ChangeVersion": row["changeVersion"]} for row in rows]
 
 
 def key_changes(reader: Reader, endpoint: Endpoint, versions: tuple[int, int]) -> list[Json]:

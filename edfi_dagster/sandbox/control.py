@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from edfi_dagster.sandbox import errors
-from edfi_dagster.sandbox.data import json_response
+from edfi_dagster.sandbox.answers import json_response
 from edfi_dagster.sandbox.model import Endpoint
 from edfi_dagster.sandbox.site import Site
 from edfi_dagster.sandbox.store import Store
@@ -67,10 +67,12 @@ def _transactions(
 
 
 def _states(site: Site, store: Store, request: Request, rest: list[str], body: Mapping[str, Any]) -> Response:
-    """``POST states/{name}/save|restore``; ``POST states/snapshot/take|drop`` for ``Use-Snapshot``."""
+    """``POST states/{name}/save|restore``; ``POST states/snapshot/take|drop|replace`` for snapshots."""
     match rest:
         case ["snapshot", "take"]:
-            store.take_snapshot()
+            return json_response({"newest": store.newest, "snapshotIdentifier": store.take_snapshot()})
+        case ["snapshot", "replace"]:
+            return json_response({"newest": store.newest, "snapshotIdentifier": store.replace_snapshot()})
         case ["snapshot", "drop"]:
             store.drop_snapshot()
         case [name, "save"]:

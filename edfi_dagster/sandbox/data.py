@@ -1,8 +1,8 @@
-"""The data management API: collections, items, change queries and partitions of one ODS."""
+"""The data management API: routes, items and writes of one ODS."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,15 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edfi_dagster.sandbox import changes, errors, paging
-from edfi_dagster.sandbox.database import LAST_AGGREGATE_ID, Reader, Row, Window, aggregate_id_of
-from edfi_dagster.sandbox.filters import Filter, matching_positions, normalised_id, read_filters
+from edfi_dagster.sandbox import errors
+from edfi_dagster.sandbox.answers import JSON, etag, json_response
+from edfi_dagster.sandbox.collection import Collection
+from edfi_dagster.sandbox.database import Reader
+from edfi_dagster.sandbox.filters import normalised_id
+from edfi_dagster.sandbox.generations import Generation
 from edfi_dagster.sandbox.model import Endpoint
 from edfi_dagster.sandbox.store import Store
 
-JSON = {"content-type": "application/json; charset=utf-8"}
 TRANSACTION_HEADER = "x-sandbox-transaction"
 
 
@@ -24,40 +26,64 @@ TRANSACTION_HEADER = "x-sandbox-transaction"
 class DataApi:
     """The routes below ``/data/v3`` and ``/changeQueries/v1`` of one ODS.
 
-    ``url`` is where ``/data/v3`` stands for the client, for ``Location`` headers.
+    ``url`` is where the data stands for the client, for ``Location`` headers. ``between_reads`` is called between
+    the choice of a page's rows and the reading of them, which the ODS does in two statements.
     """
 
     store: Store
     max_page: int
     url: str
+    between_reads: Callable[[], None] = lambda: None
+
+    @property
+    def generation(self) -> Generation:
+        return self.store.generation
 
     async def answer(self, request: Request, segments: list[str], parameters: Mapping[str, str]) -> Response:
         """Answer ``/{namespace}/{resource}[/…]``; ``parameters`` have lower-case names."""
-        endpoint = self.store.model.get("/".join(segments[:2])) if len(segments) >= 2 else None
-        if endpoint is None or endpoint.path in self.store.withdrawn or len(segments) > 3:
+        path = segments if self.generation.namespaces else ["ed-fi", *segments]
+        endpoint = self.store.model.get("/".join(path[:2])) if len(path) >= 2 else None
+        if endpoint is None or endpoint.path in self.store.withdrawn or len(path) > 3:
             raise errors.no_such_route()
-        snapshot = request.headers.get("use-snapshot", "").lower() == "true"
-        if request.method != "GET" and snapshot:
-            raise errors.snapshot_is_read_only()
-        if request.method == "GET":
-            with self.store.lock:
-                return self._read(request, endpoint, segments[2:], parameters, self._reader(snapshot))
-        return await self._write(request, endpoint, segments[2:])
+        if request.method != "GET":
+            if self.store.snapshots.asked_for(request.headers):
+                raise errors.snapshot_is_read_only()
+            return await self._write(request, endpoint, path[2:])
+        with self.store.lock:
+            return self._read(request, endpoint, path[2:], parameters, self._reader(request))
 
-    def available_change_versions(self, request: Request) -> Response:
+    def change_queries(self, request: Request, segments: list[str]) -> Response:
+        """Answer ``/changeQueries/v1/…``: the available versions, and the list of snapshots where there is one."""
+        lower = [segment.lower() for segment in segments]
+        listed = self.generation.snapshots == "listed" and lower[:1] == ["snapshots"] and len(lower) <= 2
+        if lower != ["availablechangeversions"] and not listed:
+            raise errors.no_such_route()
         if request.method != "GET":
             raise errors.method_not_allowed("GET")
-        newest = self.store.newest
-        if request.headers.get("use-snapshot", "").lower() == "true":
-            newest = max(1, self._reader(True).counter("sequence"))
-        return json_response({"oldestChangeVersion": 0, "newestChangeVersion": newest})
+        if not listed:
+            return self._available_change_versions(request)
+        found = [snapshot.listed() for snapshot in self.store.snapshots.all()]
+        if len(lower) == 1:
+            return json_response(found)
+        chosen = [snapshot for snapshot in found if snapshot["id"] == normalised_id(lower[1])]
+        if not chosen:
+            raise errors.not_found()
+        return json_response(chosen[0])
 
-    def _reader(self, snapshot: bool) -> Reader:
-        if not snapshot:
-            return self.store.reader
-        if self.store.snapshot is None:
-            raise errors.not_found("Snapshot not found.")
-        return self.store.snapshot
+    def _available_change_versions(self, request: Request) -> Response:
+        newest = self.store.newest
+        if self.store.snapshots.asked_for(request.headers):
+            newest = max(1, self._reader(request).counter("sequence"))
+        names = ("oldestChangeVersion", "newestChangeVersion")
+        if self.generation.pascal_changes:
+            names = ("OldestChangeVersion", "NewestChangeVersion")
+        return json_response(dict(zip(names, (0, newest), strict=True)))
+
+    def _reader(self, request: Request) -> Reader:
+        snapshots = self.store.snapshots
+        return (
+            snapshots.wanted(request.headers) if snapshots.asked_for(request.headers) else self.store.reader
+        )
 
     # reads ----------------------------------------------------------------------------------------
 
@@ -74,50 +100,14 @@ class DataApi:
             return self._changes(endpoint, kind, parameters, reader)
         if endpoint.path in self.store.denied_reads:
             raise errors.access_denied("resource", endpoint.path)
-        if kind == "partitions":
-            return self._partitions(endpoint, parameters, reader)
-        if kind:
+        if kind and not (kind == "partitions" and self.generation.cursor):
             return self._item(request, endpoint, rest[0], reader)
-        return self._collection(endpoint, parameters, reader)
-
-    def _collection(self, endpoint: Endpoint, parameters: Mapping[str, str], reader: Reader) -> Response:
-        page = paging.page_request(parameters, self.max_page)
-        filters = read_filters(self.store.model, endpoint, parameters)
-        window = Window(page.versions, page.cursor) if page.cursor else Window(page.versions)
-        headers = dict(JSON)
-        if filters:
-            found = matching_positions(reader, endpoint, window, filters)
-            wanted = found[page.offset : page.offset + page.limit]
-            total, bodies = len(found), reader.bodies(wanted)
-            last = aggregate_id_of(wanted[-1]) if wanted else None
-        else:
-            total = reader.count(endpoint, window) if page.total_count else 0
-            bodies, last = (
-                reader.page(endpoint, window, page.limit, page.offset) if page.limit else ([], None)
-            )
-        if page.total_count:
-            headers["Total-Count"] = str(total)
-        if last is not None:
-            highest = page.cursor[1] if page.cursor else LAST_AGGREGATE_ID
-            headers["Next-Page-Token"] = paging.encoded_token(last + 1, highest)
-        return Response(b"[\n" + b",\n".join(bodies) + b"\n]" if bodies else b"[]", headers=headers)
-
-    def _partitions(self, endpoint: Endpoint, parameters: Mapping[str, str], reader: Reader) -> Response:
-        number = paging.partition_count(parameters)
-        window = Window(paging.versions(parameters))
-        filters: list[Filter] = read_filters(self.store.model, endpoint, parameters)
-        found = matching_positions(reader, endpoint, window, filters) if filters else None
-        positions = reader.positions(endpoint, window) if found is None else found
-        small = paging.small_partitions_allowed(parameters)
-        starts = [
-            aggregate_id_of(p) for p in paging.partition_starts(positions, number, self.max_page, small=small)
-        ]
-        ends = [start - 1 for start in starts[1:]] + [LAST_AGGREGATE_ID]
-        return json_response(
-            {"pageTokens": [paging.encoded_token(*bounds) for bounds in zip(starts, ends, strict=False)]}
-        )
+        asked = Collection(self.store, endpoint, reader, parameters, self.max_page)
+        return asked.partitions() if kind else asked.page(self.between_reads)
 
     def _item(self, request: Request, endpoint: Endpoint, given_id: str, reader: Reader) -> Response:
+        if given_id.lower() == "partitions":
+            raise errors.no_such_route()
         row = reader.by_id(endpoint, normalised_id(given_id))
         if row is None:
             raise errors.not_found()
@@ -129,17 +119,13 @@ class DataApi:
     def _changes(
         self, endpoint: Endpoint, kind: str, parameters: Mapping[str, str], reader: Reader
     ) -> Response:
-        if not endpoint.tracks_changes:
+        offered = self.generation.change_queries and (kind == "deletes" or self.generation.key_changes)
+        if not (offered and endpoint.tracks_changes):
             raise errors.no_such_route()
         if endpoint.path in self.store.denied_changes:
             raise errors.access_denied("action", endpoint.path)
-        page = paging.changes_request(parameters, self.max_page)
-        if kind == "deletes":
-            rows = changes.tombstones(reader, endpoint, page.versions, suppress=True)
-        else:
-            rows = changes.key_changes(reader, endpoint, page.versions)
-        headers = {"Total-Count": str(len(rows))} if page.total_count else {}
-        return json_response(rows[page.offset : page.offset + page.limit], headers=headers)
+        asked = Collection(self.store, endpoint, reader, parameters, self.max_page)
+        return asked.deletes() if kind == "deletes" else asked.key_changes()
 
     # writes ---------------------------------------------------------------------------------------
 
@@ -166,8 +152,9 @@ class DataApi:
             else:
                 writer.delete(endpoint, normalised_id(rest[0]), if_match)
                 return Response(status_code=204)
-        location = f"{self.url}/data/v3/{endpoint.path}/{row.id}"
-        return Response(status_code=status, headers={"Location": location, "ETag": f'"{etag(row)}"'})
+        path = endpoint.path if self.generation.namespaces else endpoint.name
+        headers = {"Location": f"{self.url}/{path}/{row.id}", "ETag": f'"{etag(row)}"'}
+        return Response(status_code=status, headers=headers)
 
 
 async def read_body(request: Request) -> dict[str, Any]:
@@ -184,13 +171,3 @@ async def read_body(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise errors.bad_request("The request body must be a JSON object.")
     return body
-
-
-def etag(row: Row) -> str:
-    return str(msgspec.json.decode(row.text)["_etag"])
-
-
-def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Indented JSON, as the API writes every document."""
-    text = msgspec.json.format(msgspec.json.encode(content), indent=2)
-    return Response(text, status, headers={**JSON, **(headers or {})})

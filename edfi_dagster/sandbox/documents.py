@@ -136,9 +136,14 @@ def content(text: bytes) -> Body:
     return record
 
 
-def serialised(row_id: str, record: Body, ticks: int) -> bytes:
-    """One item as it stands in a page: indented JSON, shifted to its depth in the root array."""
-    document = {"id": row_id, **record, "_etag": etag(ticks), "_lastModifiedDate": timestamp(ticks)}
+def serialised(row_id: str, record: Body, ticks: int, *, dated: bool = True) -> bytes:
+    """One item as it stands in a page: indented JSON, shifted to its depth in the root array.
+
+    ``dated`` items have a ``_lastModifiedDate``, as from 7.0 on.
+    """
+    document = {"id": row_id, **record, "_etag": etag(ticks)}
+    if dated:
+        document["_lastModifiedDate"] = timestamp(ticks)
     return b"  " + msgspec.json.format(msgspec.json.encode(document), indent=2).replace(b"\n", b"\n  ")
 
 

@@ -1,4 +1,4 @@
-"""Problem details as ODS/API 7.2 and later write them (RFC 9457 shape, ``urn:ed-fi:api:`` types)."""
+"""Refusals: problem details as ODS/API 7.2 and later write them, plain messages as all before it do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from uuid import uuid4
 
 import msgspec
 from starlette.responses import Response
+
+from edfi_dagster.sandbox.generations import ErrorStyle
+
+_JSON = "application/json; charset=utf-8"
+NO_ROUTE = "no-route"
 
 
 class ApiError(Exception):
@@ -34,22 +39,38 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
         self.middleware = middleware
 
-    def response(self, correlation_id: str | None = None) -> Response:
-        """The problem document. Controllers send it as plain JSON, middleware as problem+json."""
+    def response(self, style: ErrorStyle = "problem", correlation_id: str | None = None) -> Response:
+        """The answer in the form of a generation. A path that leads nowhere has no body before 7.2."""
+        if style != "problem" and self.kind == NO_ROUTE:
+            return Response(status_code=self.status, headers=self.headers)
+        correlation = correlation_id or str(uuid4())
+        content = self._problem(correlation) if style == "problem" else self._message()
+        if style == "correlated":
+            content["correlationId"] = correlation
+        # Controllers send problems as plain JSON, middleware as problem+json.
+        media = "application/problem+json" if style == "problem" and self.middleware else _JSON
+        text = msgspec.json.format(msgspec.json.encode(content), indent=2)
+        return Response(text, self.status, headers={**self.headers, "content-type": media})
+
+    def _problem(self, correlation: str) -> dict[str, object]:
         problem: dict[str, object] = {
             "detail": self.detail,
-            "type": f"urn:ed-fi:api:{self.kind}",
+            "type": f"urn:ed-fi:api:{'not-found' if self.kind == NO_ROUTE else self.kind}",
             "title": self.title,
             "status": self.status,
-            "correlationId": correlation_id or str(uuid4()),
+            "correlationId": correlation,
         }
         if self.validation_errors:
             problem["validationErrors"] = self.validation_errors
         if self.errors:
             problem["errors"] = self.errors
-        media = "application/problem+json" if self.middleware else "application/json; charset=utf-8"
-        content = msgspec.json.format(msgspec.json.encode(problem), indent=2)
-        return Response(content, self.status, headers={**self.headers, "content-type": media})
+        return problem
+
+    def _message(self) -> dict[str, object]:
+        if self.validation_errors:
+            state = {f"request{path[1:]}": texts for path, texts in self.validation_errors.items()}
+            return {"message": "The request is invalid.", "modelState": state}
+        return {"message": " ".join(self.errors) or self.detail}
 
 
 def bad_parameters(*errors: str, detail: str = "The request construction was invalid.") -> ApiError:
@@ -87,7 +108,7 @@ def not_found(detail: str = "The specified resource could not be found.") -> Api
 
 def no_such_route() -> ApiError:
     return ApiError(
-        404, "not-found", "Not Found", "The specified data resource could not be found.", middleware=True
+        404, NO_ROUTE, "Not Found", "The specified data resource could not be found.", middleware=True
     )
 
 
@@ -102,13 +123,17 @@ def method_not_allowed(allow: str) -> ApiError:
     )
 
 
+def snapshot_gone() -> ApiError:
+    return ApiError(410, "snapshots:gone", "Gone", "Snapshot not available.")
+
+
 def snapshot_is_read_only() -> ApiError:
     return ApiError(
         405,
         "snapshots:method-not-allowed",
         "Method Not Allowed with Snapshots",
         "Snapshots are read-only.",
-        errors=["The Use-Snapshot header was applied to a write request."],
+        errors=["The header that selects a snapshot was sent with a write request."],
         headers={"Allow": "GET"},
     )
 

@@ -1,7 +1,8 @@
-"""Discovery, metadata sections, OpenAPI documents, dependencies and token information (ODS/API 7.3)."""
+"""Discovery, metadata sections, OpenAPI documents, dependencies and token information."""
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import hashlib
 from collections.abc import Iterator
@@ -11,72 +12,106 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from edfi_dagster.sandbox import errors, openapi
-from edfi_dagster.sandbox.data import JSON, json_response
+from edfi_dagster.sandbox import errors, openapi, swagger
+from edfi_dagster.sandbox.addresses import Address, mode_title
+from edfi_dagster.sandbox.answers import JSON, json_response
+from edfi_dagster.sandbox.generations import Generation
 from edfi_dagster.sandbox.model import Endpoint, Model, load_orders
+from edfi_dagster.sandbox.site import Located, Settings, Site
 from edfi_dagster.sandbox.store import Store
 
 Json = dict[str, Any]
-VERSION = {"version": "7.3", "informationalVersion": "7.3.1", "suite": "3", "build": "7.3.10000.0"}
-PLACEHOLDERS = "{tenantIdentifier}/{schoolYearFromRoute}"
+# Who can be updated only once an association makes them visible.
 PEOPLE = {
     "ed-fi/students": "ed-fi/studentSchoolAssociations",
     "ed-fi/staffs": "ed-fi/staffEducationOrganizationAssignmentAssociations",
     "ed-fi/contacts": "ed-fi/studentContactAssociations",
+    "ed-fi/parents": "ed-fi/studentParentAssociations",
 }
 
 
-def base_url(request: Request, store: Store) -> str:
-    """The URL of an ODS as this client sees it, without a trailing slash."""
-    root = str(request.base_url).rstrip("/")
-    return f"{root}/{store.name}" if store.name else root
+def root_url(request: Request) -> str:
+    """The URL of the site as this client sees it, without a trailing slash."""
+    return str(request.base_url).rstrip("/")
 
 
-def discovery(request: Request, store: Store | None) -> Response:
-    """The root document; without an ODS in the path its URLs hold the route's placeholders."""
+def discovery(request: Request, site: Site, place: Located) -> Response:
+    """The root document; where the path names no ODS, its URLs hold what stands for tenant, instance or year."""
+    generation = site.generation
+    if not generation.documents or (place.base is None and generation.modes):
+        raise errors.no_such_route()
     if request.method != "GET":
         raise errors.method_not_allowed("GET")
-    base = base_url(request, store) if store else f"{str(request.base_url).rstrip('/')}/{PLACEHOLDERS}"
+    if place.store is not None:
+        address = site.address(place.store)
+    elif place.base is None:
+        address = site.book.placeholder
+    else:
+        instance = "{instance}" if site.book.mode == "instance_year_specific" else ""
+        address = Address(place.base, instance, str(dt.datetime.now(dt.UTC).year))
+    named = {"applicationName": "Ed-Fi Alliance ODS/API"} if generation.names_application else {}
+    mode = {"apiMode": mode_title(site.book.mode)} if site.book.mode else {}
+    standard = {
+        "name": "Ed-Fi",
+        "version": generation.standard_version,
+        "informationalVersion": generation.standard_title,
+    }
+    extension = {"name": "TPDM", "version": "1.1.0", "informationalVersion": "TPDM-Core"}
     return json_response(
         {
-            "version": VERSION["version"],
-            "applicationName": "Ed-Fi Alliance ODS/API",
-            "informationalVersion": VERSION["informationalVersion"],
-            "suite": VERSION["suite"],
-            "build": VERSION["build"],
-            "dataModels": [
-                {"name": "Ed-Fi", "version": "5.2.0", "informationalVersion": "The Ed-Fi Data Model 5.2"},
-                {"name": "TPDM", "version": "1.1.0", "informationalVersion": "TPDM-Core"},
-            ],
-            "urls": {
-                "dependencies": f"{base}/metadata/data/v3/dependencies",
-                "openApiMetadata": f"{base}/metadata/",
-                "oauth": f"{base}/oauth/token",
-                "oauthTokenIntrospection": f"{base}/oauth/token_info",
-                "dataManagementApi": f"{base}/data/v3/",
-                "xsdMetadata": f"{base}/metadata/xsd",
-                "changeQueries": f"{base}/changeQueries/v1/",
-            },
+            "version": generation.version,
+            **named,
+            "informationalVersion": generation.informational_version,
+            "suite": "3",
+            "build": generation.build,
+            **mode,
+            "dataModels": [standard, extension],
+            "urls": _urls(address, root_url(request), generation),
         }
     )
 
 
-def answer(request: Request, store: Store, segments: list[str], max_page: int) -> Response:
+def _urls(address: Address, root: str, generation: Generation) -> Json:
+    """The URLs of discovery: those that end in an area have a slash unless instance or year stand behind it."""
+    slash = "" if address.inside else "/"
+    urls = {
+        "dependencies": f"{address.url(root, 'metadata', 'data', 'v3')}/dependencies",
+        "openApiMetadata": f"{address.url(root, 'metadata')}{slash}",
+        "oauth": f"{address.oauth_url(root, generation)}/token",
+        "oauthTokenIntrospection": f"{address.oauth_url(root, generation)}/token_info",
+        "dataManagementApi": f"{address.url(root, 'data', 'v3')}{slash}",
+        "xsdMetadata": f"{address.url(root, 'metadata')}/xsd",
+        "changeQueries": f"{address.url(root, 'changeQueries', 'v1')}{slash}",
+    }
+    return {name: urls[name] for name in generation.url_names}
+
+
+def answer(
+    request: Request, store: Store, address: Address, segments: list[str], settings: Settings
+) -> Response:
     """Answer ``/metadata/…``, which needs no token."""
     if request.method != "GET":
         raise errors.method_not_allowed("GET")
-    base, path = base_url(request, store), [segment.lower() for segment in segments]
+    generation, path = store.generation, [segment.lower() for segment in segments]
+    old_asked = request.query_params.get("version") == "2" and generation.openapi == 3
+    root = root_url(request)
     if not path:
         sdk = request.query_params.get("sdk", "").lower() == "true"
-        return json_response(_sdk_sections(base) if sdk else _sections(base))
+        return json_response(
+            list(_sections(address, root, sdk=sdk, suffix="?version=2" if old_asked else ""))
+        )
     if path == ["data", "v3", "dependencies"]:
         return json_response(list(_dependencies(store)))
-    withdrawn = frozenset(store.withdrawn)
+    format_number = 2 if old_asked else generation.openapi
     if path[:2] == ["data", "v3"] and path[-1] == "swagger.json" and len(path) <= 4:
         section = path[2] if len(path) == 4 else "all"
-        text = _document(store.model, section, withdrawn, f"{base}/data/v3", max_page)
+        server = address.url(root, "data", "v3")
+        withdrawn = frozenset(store.withdrawn)
+        text = _document(
+            store.model, generation, section, withdrawn, server, settings.max_page, format_number
+        )
     elif path == ["changequeries", "v1", "swagger.json"]:
-        text = msgspec.json.encode(_change_queries(base))
+        text = _encoded(_change_queries(address.url(root, "changeQueries", "v1"), generation), format_number)
     else:
         raise errors.no_such_route()
     if text is None:
@@ -87,13 +122,6 @@ def answer(request: Request, store: Store, segments: list[str], max_page: int) -
 def token_info(store: Store, key: str) -> Json:
     """The answer of ``/oauth/token_info`` for a valid token."""
     agencies = store.rows("localEducationAgencies")
-    resources = []
-    for endpoint in store.model.endpoints:
-        if endpoint.path not in store.withdrawn:
-            operations = ["Create", "Update", "Delete"]
-            operations[1:1] = [] if endpoint.path in store.denied_reads else ["Read"]
-            operations += [] if endpoint.path in store.denied_changes else ["ReadChanges"]
-            resources.append({"resource": f"/{endpoint.path}", "operations": operations})
     return {
         "active": True,
         "client_id": key,
@@ -107,44 +135,49 @@ def token_info(store: Store, key: str) -> Json:
             }
             for agency in agencies
         ],
-        "student_identification_system": None,
+        **({"student_identification_system": None} if store.generation.token_details else {}),
         "assigned_profiles": [],
-        "claim_set": {"name": "Ed-Fi Sandbox"},
-        "resources": resources,
-        "services": [],
+        **(_token_details(store) if store.generation.token_details else {}),
     }
 
 
-def _sections(base: str) -> list[Json]:
-    return [
-        {
-            "name": "Descriptors",
-            "endpointUri": f"{base}/metadata/data/v3/descriptors/swagger.json",
-            "prefix": "",
-        },
-        {"name": "Resources", "endpointUri": f"{base}/metadata/data/v3/resources/swagger.json", "prefix": ""},
-        {
-            "name": "Change-Queries",
-            "endpointUri": f"{base}/metadata/changequeries/v1/swagger.json",
-            "prefix": "Other",
-        },
-    ]
+def _token_details(store: Store) -> Json:
+    resources = []
+    for endpoint in store.model.endpoints:
+        if endpoint.path not in store.withdrawn:
+            operations = ["Create", "Update", "Delete"]
+            operations[1:1] = [] if endpoint.path in store.denied_reads else ["Read"]
+            operations += [] if endpoint.path in store.denied_changes else ["ReadChanges"]
+            resources.append({"resource": f"/{endpoint.path}", "operations": operations})
+    return {"claim_set": {"name": "Ed-Fi Sandbox"}, "resources": resources, "services": []}
 
 
-def _sdk_sections(base: str) -> list[Json]:
-    return [
-        {"name": name, "endpointUri": f"{base}/metadata/data/v3/{path}swagger.json", "prefix": prefix}
-        for name, path, prefix in (
-            ("Ed-Fi", "ed-fi/", "Extensions"),
-            ("TPDM", "tpdm/", "Extensions"),
-            ("All", "", "SDKGen"),
+def _sections(address: Address, root: str, *, sdk: bool, suffix: str) -> Iterator[Json]:
+    data, changes = address.url(root, "metadata", "data", "v3"), ("metadata", "changequeries", "v1")
+    listed = (
+        ("Ed-Fi", f"{data}/ed-fi", "Extensions"),
+        ("TPDM", f"{data}/tpdm", "Extensions"),
+        ("All", data, "SDKGen"),
+    )
+    if not sdk:
+        listed = (
+            ("Descriptors", f"{data}/descriptors", ""),
+            ("Resources", f"{data}/resources", ""),
+            ("Change-Queries", address.url(root, *changes), "Other"),
         )
-    ]
+    for name, folder, prefix in listed:
+        yield {"name": name, "endpointUri": f"{folder}/swagger.json{suffix}", "prefix": prefix}
 
 
 @functools.lru_cache(maxsize=64)
 def _document(
-    model: Model, section: str, withdrawn: frozenset[str], server: str, max_page: int
+    model: Model,
+    generation: Generation,
+    section: str,
+    withdrawn: frozenset[str],
+    server: str,
+    max_page: int,
+    format_number: int,
 ) -> bytes | None:
     def belongs(endpoint: Endpoint) -> bool:
         kind = "descriptors" if endpoint.is_descriptor else "resources"
@@ -154,19 +187,27 @@ def _document(
     if not chosen:
         return None
     title = f"Ed-Fi Operational Data Store API ({section})"
-    return msgspec.json.encode(openapi.document(model, chosen, server, title, max_page))
+    return _encoded(openapi.document(model, chosen, server, title, max_page, generation), format_number)
 
 
-def _change_queries(base: str) -> Json:
+def _encoded(document: Json, format_number: int) -> bytes:
+    return msgspec.json.encode(swagger.converted(document) if format_number == 2 else document)
+
+
+def _change_queries(server: str, generation: Generation) -> Json:
     get = {
         "operationId": "getAvailableChangeVersions",
         "responses": {"200": {"description": "The versions."}},
     }
+    paths: Json = {"/availableChangeVersions": {"get": get}}
+    if generation.snapshots == "listed":
+        answers = {"200": {"description": "The snapshots."}}
+        paths["/snapshots"] = {"get": {"operationId": "getSnapshots", "responses": answers}}
     return {
         "openapi": "3.0.1",
         "info": {"title": "Ed-Fi API Change Queries", "version": "1"},
-        "servers": [{"url": f"{base}/changeQueries/v1"}],
-        "paths": {"/availableChangeVersions": {"get": get}},
+        "servers": [{"url": server}],
+        "paths": paths,
     }
 
 
@@ -181,12 +222,14 @@ def _cached(request: Request, text: bytes) -> Response:
 
 
 def _dependencies(store: Store) -> Iterator[Json]:
-    orders = load_orders(store.model)
+    orders, updates = load_orders(store.model), store.generation.update_dependencies
     rows = []
     for endpoint in store.model.endpoints:
         if endpoint.path in store.withdrawn:
             continue
-        if endpoint.path in PEOPLE:
+        if not updates:
+            rows.append((orders[endpoint.path], endpoint.path, ["Create"]))
+        elif endpoint.path in PEOPLE:
             rows.append((orders[endpoint.path], endpoint.path, ["Create"]))
             rows.append((orders[PEOPLE[endpoint.path]] + 1, endpoint.path, ["Update"]))
         else:

@@ -36,31 +36,23 @@ DESCRIPTOR_FIELDS = {
     "effectiveBeginDate": "date",
     "effectiveEndDate": "date",
 }
-# Where two references would flatten to one name, or the standard names a part against its own rule.
+# Flattened names of parts outside the key (the catalogue names those in it) that the standard does not form by its rule,
+# mostly where two references would flatten to one name.
 FLAT_NAMES = {
-    "courseTranscripts courseReference.educationOrganizationId": "courseEducationOrganizationId",
-    "educationOrganizationInterventionPrescriptionAssociations"
-    " interventionPrescriptionReference.educationOrganizationId": "interventionPrescriptionEducationOrganizationId",
-    "grades gradingPeriodReference.schoolYear": "gradingPeriodSchoolYear",
     "interventionStudies interventionPrescriptionReference.educationOrganizationId": (
         "interventionPrescriptionEducationOrganizationId"
     ),
     "localAccounts chartOfAccountReference.educationOrganizationId": "chartOfAccountEducationOrganizationId",
     "objectiveAssessments parentObjectiveAssessmentReference.assessmentIdentifier": "assessmentIdentifier",
     "objectiveAssessments parentObjectiveAssessmentReference.namespace": "namespace",
-    "reportCards gradingPeriodReference.schoolId": "gradingPeriodSchoolId",
-    "reportCards gradingPeriodReference.schoolYear": "gradingPeriodSchoolYear",
     "sections locationReference.classroomIdentificationCode": "locationClassroomIdentificationCode",
     "sections locationReference.schoolId": "locationSchoolId",
     "staffEducationOrganizationAssignmentAssociations"
     " employmentStaffEducationOrganizationEmploymentAssociationReference.staffUniqueId": "staffUniqueId",
-    "studentCompetencyObjectives gradingPeriodReference.schoolId": "gradingPeriodSchoolId",
-    "studentCompetencyObjectives gradingPeriodReference.schoolYear": "gradingPeriodSchoolYear",
     "studentInterventionAssociations cohortReference.educationOrganizationId": "cohortEducationOrganizationId",
     "studentSpecialEducationProgramEligibilityAssociations programReference.educationOrganizationId": (
         "educationOrganizationId"
     ),
-    "surveyProgramAssociations programReference.educationOrganizationId": "educationOrganizationId",
 }
 
 Body = dict[str, Any]
@@ -130,6 +122,15 @@ class Endpoint:
             self.key_space,
             [get(top) if part is None else (get(top) or {}).get(part) for top, part in self._key_paths],
         )
+
+    def flat(self, reference: str, part: str) -> str:
+        """The flattened name of a reference's part, as in filters and ``keyValues``."""
+        named = self._key_names.get((reference, part)) or FLAT_NAMES.get(f"{self.name} {reference}.{part}")
+        return named or flat_name(reference, self.references[reference], part)
+
+    @functools.cached_property
+    def _key_names(self) -> dict[tuple[str, ...], str]:
+        return {part.path: part.flat for part in self.key}
 
     @functools.cached_property
     def _key_paths(self) -> tuple[tuple[str, str | None], ...]:
@@ -234,15 +235,15 @@ class Model:
     def _key(self, path: str) -> tuple[KeyPart, ...]:
         if path not in self._keys:
             source = self._source[path]
-            self._keys[path] = tuple(self._key_part(source, json_path) for json_path in source["key"])
+            named = zip(source["key"], source["key_names"], strict=True)
+            self._keys[path] = tuple(self._key_part(source, *part) for part in named)
         return self._keys[path]
 
-    def _key_part(self, source: Mapping[str, Any], json_path: str) -> KeyPart:
+    def _key_part(self, source: Mapping[str, Any], json_path: str, flat: str) -> KeyPart:
         kind = source["fields"][json_path.split(".")[0]].rstrip("!")
         if "." not in json_path:
-            return KeyPart(json_path, (json_path,), kind)
+            return KeyPart(flat, (json_path,), kind)
         reference, part = json_path.split(".")
-        flat = flat_path(source["name"], reference, kind[4:], part)
         return KeyPart(flat, (reference, part), self.reference_types(kind[4:])[part])
 
 
@@ -269,11 +270,6 @@ def load_orders(model: Model) -> dict[str, int]:
     for endpoint in model.endpoints:
         order(endpoint.path)
     return orders
-
-
-def flat_path(endpoint: str, reference: str, target: str, part: str) -> str:
-    """The flattened name of a reference's part in an endpoint (by its name), exceptions included."""
-    return FLAT_NAMES.get(f"{endpoint} {reference}.{part}") or flat_name(reference, target, part)
 
 
 def flat_name(reference: str, target: str, part: str) -> str:

@@ -1,4 +1,4 @@
-"""Tokens of ODS/API 7.3: client credentials, thirty minutes, at most fifteen live ones per key."""
+"""Tokens: client credentials, thirty minutes; from 7.3 at most fifteen live ones per key; Ed-Fi 2 by way of a code."""
 
 from __future__ import annotations
 
@@ -16,34 +16,41 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from edfi_dagster.sandbox.errors import too_many_tokens, unsupported_media_type
+from edfi_dagster.sandbox.generations import Generation
 
-TOKENS_PER_KEY = 15
 NOT_STORED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
 class TokenRefused(Exception):
-    """An OAuth error answer: HTTP status and error code."""
+    """An OAuth error answer: HTTP status and error code; an empty body without one."""
 
-    def __init__(self, status: int, code: str, description: str | None = None) -> None:
+    def __init__(self, status: int, code: str = "", description: str | None = None) -> None:
         super().__init__(code)
         self.status = status
         self.body = {"error": code, **({"error_description": description} if description else {})}
 
+    def response(self) -> Response:
+        if not self.body["error"]:
+            return Response(status_code=self.status)
+        return JSONResponse(self.body, self.status, headers=NOT_STORED)
+
 
 @dataclass
 class Tokens:
-    """The access tokens of one tenant's security store. ``clock`` counts seconds."""
+    """The access tokens of one security store. ``most`` may live at once; ``clock`` counts seconds."""
 
     key: str
     secret: str
     seconds: int
+    most: int | None = None
     clock: Callable[[], float] = time.monotonic
     expiries: dict[str, float] = field(default_factory=dict)
+    codes: set[str] = field(default_factory=set)
 
     def issue(self, scope: str | None = None) -> dict[str, Any]:
         now = self.clock()
         self.expiries = {token: expiry for token, expiry in self.expiries.items() if expiry > now}
-        if len(self.expiries) >= TOKENS_PER_KEY:
+        if self.most is not None and len(self.expiries) >= self.most:
             raise too_many_tokens()
         token = uuid4().hex
         self.expiries[token] = now + self.seconds
@@ -58,21 +65,53 @@ class Tokens:
         self.expiries.clear()
 
 
-async def token_response(request: Request, tokens: Tokens, organizations: set[str]) -> Response:
+async def token_response(
+    request: Request, tokens: Tokens, organizations: set[str], generation: Generation
+) -> Response:
     """Answer ``POST …/oauth/token``. ``organizations`` are the scopes the key may ask for."""
     fields = await read_fields(request)
     try:
-        key, secret = _credentials(request.headers.get("authorization"), fields)
+        if generation.token_steps == 2:
+            return JSONResponse(_exchanged(tokens, fields, generation), headers=NOT_STORED)
+        key, secret = _credentials(request.headers.get("authorization"), fields, generation)
         if fields.get("grant_type") != "client_credentials":
             raise TokenRefused(400, "unsupported_grant_type")
         if (key, secret) != (tokens.key, tokens.secret):
-            raise TokenRefused(401, "invalid_client")
+            raise TokenRefused(generation.wrong_secret, "invalid_client")
         scope = fields.get("scope") or None
         if scope is not None and scope not in organizations:
             raise TokenRefused(400, "invalid_scope", "The client is not associated with the requested scope.")
     except TokenRefused as refused:
-        return JSONResponse(refused.body, refused.status, headers=NOT_STORED)
+        return refused.response()
     return JSONResponse(tokens.issue(scope), headers=NOT_STORED)
+
+
+async def code_response(request: Request, tokens: Tokens) -> Response:
+    """Answer ``POST …/oauth/authorize`` of Ed-Fi 2: a code for a known key, good for one token."""
+    fields = _lower_names(await read_fields(request))
+    if fields.get("response_type") != "code":
+        return TokenRefused(400, "unsupported_response_type").response()
+    if fields.get("client_id") != tokens.key:
+        return TokenRefused(400, "unauthorized_client").response()
+    code = uuid4().hex
+    tokens.codes.add(code)
+    return JSONResponse({"code": code}, headers=NOT_STORED)
+
+
+def _exchanged(tokens: Tokens, given: dict[str, str], generation: Generation) -> dict[str, Any]:
+    fields = _lower_names(given)
+    if fields.get("grant_type") != "authorization_code":
+        raise TokenRefused(400, "unsupported_grant_type")
+    if (fields.get("client_id"), fields.get("client_secret")) != (tokens.key, tokens.secret):
+        raise TokenRefused(generation.wrong_secret, "invalid_client")
+    if fields.get("code") not in tokens.codes:
+        raise TokenRefused(400, "invalid_grant")
+    tokens.codes.remove(fields["code"])
+    return tokens.issue()
+
+
+def _lower_names(fields: dict[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in fields.items()}
 
 
 async def read_fields(request: Request) -> dict[str, str]:
@@ -90,17 +129,18 @@ async def read_fields(request: Request) -> dict[str, str]:
     raise unsupported_media_type()
 
 
-def _credentials(header: str | None, fields: dict[str, str]) -> tuple[str, str]:
+def _credentials(header: str | None, fields: dict[str, str], generation: Generation) -> tuple[str, str]:
     in_body = "client_id" in fields or "client_secret" in fields
     if header is None:
         if not in_body:
-            raise TokenRefused(401, "invalid_request")
+            raise TokenRefused(401, "" if generation.bare_refusals else "invalid_request")
         return fields.get("client_id", ""), fields.get("client_secret", "")
     if in_body:
         raise TokenRefused(400, "invalid_client")
     words = header.split(" ")
+    malformed = TokenRefused(401) if generation.bare_refusals else TokenRefused(400, "invalid_request")
     if len(words) != 2:
-        raise TokenRefused(400, "invalid_request")
+        raise malformed
     if words[0].lower() != "basic":
         raise TokenRefused(401, "invalid_client")
     try:
@@ -108,5 +148,5 @@ def _credentials(header: str | None, fields: dict[str, str]) -> tuple[str, str]:
     except (binascii.Error, UnicodeDecodeError):
         parts = []
     if len(parts) != 2:
-        raise TokenRefused(400, "invalid_request")
+        raise malformed
     return parts[0], parts[1]

@@ -1,4 +1,4 @@
-"""OpenAPI 3 documents of the data management API, built from the catalogue as ODS/API 7.3 writes them."""
+"""OpenAPI 3 documents of the data management API, built from the catalogue as the ODS/API writes them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from edfi_dagster.sandbox.filters import filter_names
+from edfi_dagster.sandbox.generations import Generation
 from edfi_dagster.sandbox.model import EDUCATION_ORGANIZATIONS, Endpoint, Model, pascal, singular
 
 Json = dict[str, Any]
@@ -22,6 +23,7 @@ _SCALAR_SCHEMAS: dict[str, Json] = {
     "array": {"type": "array", "items": {"type": "object"}},
     "object": {"type": "object"},
 }
+_CURSOR_PARAMETERS = ("pageToken", "pageSize", "numberOfPartitions")
 _ERROR_RESPONSES = {status: {"description": text} for status, text in (
     ("400", "Bad Request. The request was invalid and cannot be completed."),
     ("401", "Unauthorized. The request requires authentication."),
@@ -32,19 +34,31 @@ _ERROR_RESPONSES = {status: {"description": text} for status, text in (
 )}  # fmt: skip
 
 
-def document(model: Model, endpoints: Iterable[Endpoint], server: str, title: str, max_page: int) -> Json:
+def document(
+    model: Model,
+    endpoints: Iterable[Endpoint],
+    server: str,
+    title: str,
+    max_page: int,
+    generation: Generation,
+) -> Json:
     """The document of some endpoints; ``server`` is the URL that paths are relative to."""
     chosen = tuple(endpoints)
     paths: Json = {}
     for endpoint in chosen:
-        paths.update(_paths(model, endpoint))
-    schemas = dict(pair for endpoint in chosen for pair in _schemas(model, endpoint))
+        paths.update(_paths(model, endpoint, generation))
+    schemas = dict(pair for endpoint in chosen for pair in _schemas(model, endpoint, generation))
+    shared = {
+        name: shape
+        for name, shape in _shared_parameters(max_page).items()
+        if generation.cursor or name not in _CURSOR_PARAMETERS
+    }
     return {
         "openapi": "3.0.1",
         "info": {"title": title, "description": title, "version": "3"},
         "servers": [{"url": server}],
         "paths": paths,
-        "components": {"parameters": _shared_parameters(max_page), "schemas": dict(sorted(schemas.items()))},
+        "components": {"parameters": shared, "schemas": dict(sorted(schemas.items()))},
         "tags": [{"name": endpoint.name} for endpoint in chosen],
     }
 
@@ -81,12 +95,13 @@ def _shared_parameters(max_page: int) -> Json:
     }  # fmt: skip
 
 
-def _paths(model: Model, endpoint: Endpoint) -> Iterator[tuple[str, Json]]:
+def _paths(model: Model, endpoint: Endpoint, generation: Generation) -> Iterator[tuple[str, Json]]:
     path, kind = f"/{endpoint.path}", pascal(endpoint.name)
-    filters = list(_filter_parameters(model, endpoint))
+    filters = list(_filter_parameters(model, endpoint, generation))
     item = _schema_reference(schema_name(endpoint.path))
     versions, paging = _shared("MinChangeVersion", "MaxChangeVersion"), _shared("offset", "limit")
-    collection = [*paging, *_shared("pageToken", "pageSize"), *versions, *_shared("totalCount"), *filters]
+    tokens = _shared("pageToken", "pageSize") if generation.cursor else []
+    collection = [*paging, *tokens, *versions, *_shared("totalCount"), *filters]
     yield (
         path,
         {
@@ -97,12 +112,15 @@ def _paths(model: Model, endpoint: Endpoint) -> Iterator[tuple[str, Json]]:
     yield f"{path}/{{id}}", _item_operations(endpoint, item)
     if endpoint.tracks_changes:
         rows = {"type": "array", "items": {"type": "object"}}
-        parameters = [*paging, *versions, *_shared("totalCount")]
-        for change in ("deletes", "keyChanges"):
-            yield f"{path}/{change}", {"get": _get(endpoint, f"{change}{kind}", parameters, rows)}
-    tokens = {"type": "object", "properties": {"pageTokens": {"type": "array", "items": {"type": "string"}}}}
-    parameters = [*_shared("numberOfPartitions"), *versions, *filters]
-    yield f"{path}/partitions", {"get": _get(endpoint, f"get{kind}Partitions", parameters, tokens)}
+        counted = _shared("totalCount") if generation.keyed_deletes else []
+        for change in ("deletes", "keyChanges") if generation.key_changes else ("deletes",):
+            get = _get(endpoint, f"{change}{kind}", [*paging, *versions, *counted], rows)
+            yield f"{path}/{change}", {"get": get}
+    if generation.cursor:
+        texts = {"type": "array", "items": {"type": "string"}}
+        found = {"type": "object", "properties": {"pageTokens": texts}}
+        parameters = [*_shared("numberOfPartitions"), *versions, *filters]
+        yield f"{path}/partitions", {"get": _get(endpoint, f"get{kind}Partitions", parameters, found)}
 
 
 def _item_operations(endpoint: Endpoint, item: Json) -> Json:
@@ -142,9 +160,9 @@ def _operation(endpoint: Endpoint, name: str, parameters: list[Json], success: J
     }
 
 
-def _filter_parameters(model: Model, endpoint: Endpoint) -> Iterator[Json]:
+def _filter_parameters(model: Model, endpoint: Endpoint, generation: Generation) -> Iterator[Json]:
     identity = {part.flat for part in endpoint.key}
-    for name, (kind, _) in filter_names(model, endpoint).items():
+    for name, (kind, _) in filter_names(model, endpoint, generation).items():
         parameter: Json = {"name": name, "in": "query", "schema": _SCALAR_SCHEMAS[kind]}
         if name in identity:
             parameter["x-Ed-Fi-isIdentity"] = True
@@ -152,7 +170,7 @@ def _filter_parameters(model: Model, endpoint: Endpoint) -> Iterator[Json]:
     yield {"name": "id", "in": "query", "schema": {"type": "string"}}
 
 
-def _schemas(model: Model, endpoint: Endpoint) -> Iterator[tuple[str, Json]]:
+def _schemas(model: Model, endpoint: Endpoint, generation: Generation) -> Iterator[tuple[str, Json]]:
     identity = {part.path[0] for part in endpoint.key}
     properties: Json = {"id": {"type": "string", "description": ""}}
     for name, kind in endpoint.fields.items():
@@ -165,17 +183,16 @@ def _schemas(model: Model, endpoint: Endpoint) -> Iterator[tuple[str, Json]]:
             if name in identity:
                 properties[name]["x-Ed-Fi-isIdentity"] = True
     properties["_etag"] = {"type": "string"}
-    properties["_lastModifiedDate"] = {"type": "string", "format": "date-time"}
-    domain = "".join(map(pascal, endpoint.domain.split("_")))
-    yield (
-        schema_name(endpoint.path),
-        {
-            "required": [name for name in endpoint.fields if name in endpoint.required],
-            "type": "object",
-            "properties": properties,
-            "x-Ed-Fi-domains": [domain],
-        },
-    )
+    if generation.modified_dates:
+        properties["_lastModifiedDate"] = {"type": "string", "format": "date-time"}
+    schema: Json = {
+        "required": [name for name in endpoint.fields if name in endpoint.required],
+        "type": "object",
+        "properties": properties,
+    }
+    if generation.marks_domains:
+        schema["x-Ed-Fi-domains"] = ["".join(map(pascal, endpoint.domain.split("_")))]
+    yield schema_name(endpoint.path), schema
 
 
 def _reference_schema(model: Model, target: str) -> Json:

@@ -1,4 +1,7 @@
-"""The query parameters of collections: offset and cursor paging, change windows, partitions."""
+"""The query parameters of collections: offset and cursor paging, change windows, partitions.
+
+Functions read parameters with lower-case names and raise ``ApiError`` (400).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 
 from edfi_dagster.sandbox.database import ALL_VERSIONS, FIRST_AGGREGATE_ID, LAST_AGGREGATE_ID
 from edfi_dagster.sandbox.errors import ApiError, bad_parameters
+from edfi_dagster.sandbox.generations import Generation
 
 DEFAULT_PARTITIONS = 10
 MOST_PARTITIONS = 200
@@ -27,8 +31,25 @@ class PageRequest:
     cursor: tuple[int, int] | None
 
 
-def page_request(parameters: Mapping[str, str], max_page: int) -> PageRequest:
-    """Read the parameters of a collection GET (names in lower case). Raises ``ApiError`` (400)."""
+def page_request(parameters: Mapping[str, str], max_page: int, generation: Generation) -> PageRequest:
+    """The page that a collection GET asks for."""
+    if generation.cursor:
+        return _page_or_token(parameters, max_page)
+    limit = _integer("Limit", parameters.get("limit"))
+    offset = _integer("Offset", parameters.get("offset"))
+    if limit is not None and not generation.lowest_limit <= limit <= max_page:
+        raise bad_parameters(generation.limit_text or f"Limit must be a value between 0 and {max_page}.")
+    total = generation.counts and _boolean(parameters.get("totalcount"))
+    window = versions(parameters) if generation.change_queries else ALL_VERSIONS
+    default = default_limit(max_page, generation)
+    return PageRequest(default if limit is None else limit, max(offset or 0, 0), total, window, None)
+
+
+def default_limit(max_page: int, generation: Generation) -> int:
+    return min(max_page, generation.default_limit or max_page)
+
+
+def _page_or_token(parameters: Mapping[str, str], max_page: int) -> PageRequest:
     token, limit, size = (parameters.get(name) or None for name in ("pagetoken", "limit", "pagesize"))
     cursor = decoded_token(token) if token else None
     limit_value, size_value = _integer("Limit", limit), _integer("PageSize", size)
@@ -72,11 +93,14 @@ def _cursor_conflicts(limit: int | None, size: int | None, offset: int | None, t
     return errors
 
 
-def changes_request(parameters: Mapping[str, str], max_page: int) -> PageRequest:
-    """Read the parameters of ``/deletes`` and ``/keyChanges``, which know no cursor: a valid one is ignored."""
-    if parameters.get("pagetoken"):
+def changes_request(parameters: Mapping[str, str], max_page: int, generation: Generation) -> PageRequest:
+    """What a request of ``/deletes`` or ``/keyChanges`` asks for; they know no cursor and ignore a valid one."""
+    if generation.cursor and parameters.get("pagetoken"):
         decoded_token(parameters["pagetoken"])
     limit, offset = _integer("Limit", parameters.get("limit")), _integer("Offset", parameters.get("offset"))
+    window, rows = versions(parameters), default_limit(max_page, generation) if limit is None else limit
+    if not generation.keyed_deletes:
+        return PageRequest(max(rows, 0), max(offset or 0, 0), False, window, None)
     errors = []
     if limit is not None and not 0 <= limit <= max_page:
         errors.append(f"Limit must be omitted or set to a value between 1 and {max_page}.")
@@ -84,8 +108,7 @@ def changes_request(parameters: Mapping[str, str], max_page: int) -> PageRequest
         errors.append("Offset must be greater than or equal to 0.")
     if errors:
         raise bad_parameters(*errors, detail=CHANGES_DETAIL)
-    total = _boolean(parameters.get("totalcount"))
-    return PageRequest(max_page if limit is None else limit, offset or 0, total, versions(parameters), None)
+    return PageRequest(rows, offset or 0, _boolean(parameters.get("totalcount")), window, None)
 
 
 def partition_starts(positions: Sequence[int], number: int, max_page: int, *, small: bool) -> list[int]:

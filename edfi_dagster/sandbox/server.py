@@ -15,16 +15,18 @@ from typing import Self
 
 import uvicorn
 
+from edfi_dagster.sandbox.addresses import AddressBook
 from edfi_dagster.sandbox.app import App
 from edfi_dagster.sandbox.database import connect
 from edfi_dagster.sandbox.faults import Faults
 from edfi_dagster.sandbox.generate import populate
-from edfi_dagster.sandbox.site import API_VERSION, Hook, Requests, Settings, Site
+from edfi_dagster.sandbox.generations import NEWEST, generation
+from edfi_dagster.sandbox.site import Hook, Requests, Settings, Site
 from edfi_dagster.sandbox.store import Store
 
 DEFAULT_ODS = ("grand_bend/2025", "grand_bend/2026", "lakeview/2025", "lakeview/2026")
 # Generated districts kept by this process: test suites start the same small ones over and over.
-_TEMPLATES: dict[tuple[str, int, tuple[tuple[str, int], ...]], sqlite3.Connection] = {}
+_TEMPLATES: dict[tuple[str, str, int, tuple[tuple[str, int], ...]], sqlite3.Connection] = {}
 MOST_TEMPLATES = 16
 LARGEST_TEMPLATE = 20_000
 
@@ -32,11 +34,15 @@ LARGEST_TEMPLATE = 20_000
 class SandboxServer:
     """A sandbox on 127.0.0.1, as a context manager.
 
-    ``ods`` lists the paths served: ``tenant/year`` each, or ``""`` for one without prefix. ``rows`` sets
+    ``ods`` lists the ODSs served: ``tenant/year`` each, or ``""`` for one without prefix. ``rows`` sets
     numbers of rows by endpoint; ``students`` scales most others. With ``data_dir`` each ODS is a
     SQLite file there that survives restarts (and is generated only once); else it lives in memory.
-    Hooks in ``before_request`` and ``after_response`` run in the server's thread, in the order of
-    requests; they may use the stores but must not send requests to this server.
+    ``ods_version`` is one of ``generations.GENERATIONS``; ``mode`` the API mode of a version before 7.0,
+    which says where tenant and year stand in the paths (see ``addresses.AddressBook``). ``max_page`` is
+    the host's limit of rows per page. Hooks in ``before_request``, ``after_response`` and ``between_reads`` (between
+    the choice of a page's rows and their reading) run in the server's thread, in the order of requests;
+    they may use the stores but must not send requests to this server.
+    Raises ``ValueError`` for an unknown version, or a mode that version or names do not fit.
     """
 
     def __init__(
@@ -48,14 +54,16 @@ class SandboxServer:
         data_dir: Path | str | None = None,
         port: int = 0,
         token_seconds: int = 1800,
-        max_page: int = 500,
+        max_page: int | None = None,
         latency: float = 0.0,
-        ods_version: str = API_VERSION,
+        ods_version: str = NEWEST.version,
+        mode: str | None = None,
     ) -> None:
-        if ods_version != API_VERSION:
-            raise ValueError(f"the sandbox speaks ODS/API {API_VERSION}, not {ods_version}")
-        settings = Settings(max_page=max_page, token_seconds=token_seconds, latency=latency)
-        self.site = Site([open_store(name, seed, rows, data_dir) for name in ods], settings, seed)
+        spoken = generation(ods_version)
+        AddressBook(ods, spoken, mode)  # refuses a wrong mode before anything is generated
+        settings = Settings(max_page or spoken.page_limit, token_seconds, latency=latency)
+        stores = [open_store(name, seed, rows, data_dir, ods_version) for name in ods]
+        self.site = Site(stores, settings, seed, spoken, mode)
         self._port = port
         self._socket: socket.socket | None = None
         self._server: uvicorn.Server | None = None
@@ -65,11 +73,12 @@ class SandboxServer:
 
     @property
     def url(self) -> str:
-        """The root of the site; an ODS is at ``{url}/{tenant}/{year}``."""
+        """The root of the site; ``url_of`` tells where an ODS is."""
         return f"http://127.0.0.1:{self.port}"
 
     def url_of(self, ods: str) -> str:
-        return f"{self.url}/{ods}" if ods else self.url
+        """The base URL that a client of an ODS is configured with. Raises ``KeyError`` for an unknown ODS."""
+        return "/".join((self.url, *self.site.book.addresses[ods].base))
 
     @property
     def port(self) -> int:
@@ -103,6 +112,10 @@ class SandboxServer:
     @property
     def after_response(self) -> list[Hook]:
         return self.site.after_response
+
+    @property
+    def between_reads(self) -> list[Hook]:
+        return self.site.between_reads
 
     @property
     def latency(self) -> float:
@@ -148,21 +161,28 @@ class SandboxServer:
         self.stop()
 
 
-def open_store(name: str, seed: int, rows: Mapping[str, int] | None, data_dir: Path | str | None) -> Store:
+def open_store(
+    name: str,
+    seed: int,
+    rows: Mapping[str, int] | None,
+    data_dir: Path | str | None,
+    ods_version: str = NEWEST.version,
+) -> Store:
     """The store of one ODS, filled if it is new. Raises ``KeyError`` for an unknown endpoint in ``rows``."""
     path = None
     if data_dir is not None:
         Path(data_dir).mkdir(parents=True, exist_ok=True)
-        path = Path(data_dir) / f"{name.replace('/', '__') or 'default'}.sqlite"
-    store = Store(name, path=path)
+        version = "" if ods_version == NEWEST.version else f"-{ods_version}"
+        path = Path(data_dir) / f"{name.replace('/', '__') or 'default'}{version}.sqlite"
+    store = Store(name, path=path, ods_version=ods_version)
     if store.is_complete:
         return store
     if path is not None and store.counts():
         store.close()
         for part in path.parent.glob(f"{path.name}*"):
             part.unlink()
-        store = Store(name, path=path)
-    template = (name, seed, tuple(sorted((rows or {}).items())))
+        store = Store(name, path=path, ods_version=ods_version)
+    template = (ods_version, name, seed, tuple(sorted((rows or {}).items())))
     if template in _TEMPLATES:
         store.copy_from(_TEMPLATES[template])
         return store
@@ -182,9 +202,10 @@ def serve(
     rows: Mapping[str, int] | None = None,
     seed: int = 1,
     data: Path | None = None,
-    ods_version: str = API_VERSION,
+    ods_version: str = NEWEST.version,
+    mode: str | None = None,
     latency_ms: float = 0.0,
-    max_page: int = 500,
+    max_page: int | None = None,
     token_seconds: int = 1800,
 ) -> None:
     """Serve until SIGTERM or SIGINT; the command behind ``python -m edfi_dagster.sandbox``.
@@ -202,12 +223,13 @@ def serve(
         max_page=max_page,
         latency=latency_ms / 1000,
         ods_version=ods_version,
+        mode=mode,
     )
     stopped = _stop_signal()
     with server:
         key, secret = server.credentials
         names = " ".join(name or "(no prefix)" for name in server.site.stores)
-        print(f"sandbox ODS/API {API_VERSION} at {server.url} key={key} secret={secret} ods: {names}")
+        print(f"sandbox ODS/API {ods_version} at {server.url} key={key} secret={secret} ods: {names}")
         sys.stdout.flush()
         if port_file is not None:
             _write_whole(port_file, str(server.port))

@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from edfi_dagster.sandbox.addresses import Address, AddressBook
 from edfi_dagster.sandbox.faults import Faults
+from edfi_dagster.sandbox.generations import NEWEST, Generation
 from edfi_dagster.sandbox.oauth import Tokens
 from edfi_dagster.sandbox.store import Store
 
-API_VERSION = "7.3"
 KEPT_REQUESTS = 200_000
 
 
@@ -57,37 +58,56 @@ class Settings:
     latency: float = 0.0
 
 
-class Site:
-    """The state behind the routes. ``stores`` maps an ODS's path (``""`` without prefix) to it."""
+@dataclass(frozen=True)
+class Located:
+    """What a path leads to. ``base``: the deployment's folder, ``None`` where there is none; ``store``: the ODS that
+    the path names; ``rest``: the path from the API's area on, without instance and year."""
 
-    def __init__(self, stores: Iterable[Store], settings: Settings, seed: int = 1) -> None:
+    base: tuple[str, ...] | None
+    store: Store | None
+    rest: list[str]
+
+
+class Site:
+    """The state behind the routes. ``stores`` maps an ODS's name (``tenant/year``, or ``""``) to it."""
+
+    def __init__(
+        self,
+        stores: Iterable[Store],
+        settings: Settings,
+        seed: int = 1,
+        generation: Generation = NEWEST,
+        mode: str | None = None,
+    ) -> None:
         self.stores = {store.name: store for store in stores}
         self.settings = settings
+        self.generation = generation
+        self.book = AddressBook(self.stores, generation, mode)
         self.faults = Faults(seed)
         self.requests = Requests()
         self.before_request: list[Hook] = []
         self.after_response: list[Hook] = []
-        self._tokens: dict[str, Tokens] = {}
+        self.between_reads: list[Hook] = []
+        self._tokens: dict[tuple[str, ...], Tokens] = {}
         self._lock = threading.Lock()
-        self._by_segments = {tuple(s for s in name.lower().split("/") if s): name for name in self.stores}
-        self._depths = sorted({len(segments) for segments in self._by_segments}, reverse=True)
 
-    def locate(self, segments: list[str]) -> tuple[Store | None, list[str]]:
-        """The ODS that a path's prefix names, and the segments after it."""
-        for depth in self._depths:
-            name = self._by_segments.get(tuple(s.lower() for s in segments[:depth]))
-            if name is not None:
-                return self.stores[name], segments[depth:]
-        return None, segments
+    def locate(self, segments: list[str]) -> Located:
+        place = self.book.locate(segments)
+        return Located(place.base, None if place.ods is None else self.stores[place.ods], place.rest)
+
+    def address(self, store: Store) -> Address:
+        return self.book.addresses[store.name]
 
     def tokens(self, store: Store) -> Tokens:
-        """The tokens of an ODS's tenant: its years share one security store."""
-        tenant = store.name.split("/")[0]
+        """The tokens that open an ODS."""
+        security = self.book.security_of(store.name)
         with self._lock:
-            if tenant not in self._tokens:
+            if security not in self._tokens:
                 s = self.settings
-                self._tokens[tenant] = Tokens(s.key, s.secret, s.token_seconds)
-            return self._tokens[tenant]
+                self._tokens[security] = Tokens(
+                    s.key, s.secret, s.token_seconds, self.generation.tokens_per_key
+                )
+            return self._tokens[security]
 
     def expire_tokens(self) -> None:
         for tokens in self._tokens.values():

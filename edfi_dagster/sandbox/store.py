@@ -14,7 +14,9 @@ import msgspec
 
 from edfi_dagster.sandbox import changes, documents, errors
 from edfi_dagster.sandbox.database import ALL_VERSIONS, EVERYTHING, Reader, Row, connect, first_position
+from edfi_dagster.sandbox.generations import NEWEST, generation
 from edfi_dagster.sandbox.model import Body, Endpoint, Model, model
+from edfi_dagster.sandbox.snapshots import Snapshots
 from edfi_dagster.sandbox.writes import Overlay, Writer
 
 
@@ -22,20 +24,24 @@ class Store:
     """One ODS. Endpoints are named ``students`` or ``tpdm/candidates``; bodies are API records.
 
     Writes follow the API's rules and raise ``ApiError``. Unlike requests they keep properties that
-    the data standard does not know. Safe to use from any thread.
+    the data standard does not know. Safe to use from any thread. Raises ``ValueError`` for an
+    unknown version.
     """
 
-    def __init__(self, name: str = "", *, path: Path | None = None, standard: str = "5.2") -> None:
+    def __init__(
+        self, name: str = "", *, path: Path | None = None, ods_version: str = NEWEST.version
+    ) -> None:
         self.name = name
-        self.model: Model = model(standard)
+        self.generation = generation(ods_version)
+        self.model: Model = model(self.generation.standard)
         self.lock = threading.RLock()
         self.connection = connect(path)
-        self.reader = Reader(self.connection)
-        self.cascade_bumps = True
+        self.reader = self._reader(self.connection)
+        self.snapshots = Snapshots(self.generation, self._reader)
+        self.cascade_bumps = self.generation.cascades_bump
         self.denied_reads: set[str] = set()
         self.denied_changes: set[str] = set()
         self.withdrawn: set[str] = set()
-        self.snapshot: Reader | None = None
         self.transactions: dict[str, Transaction] = {}
         self._path = path
         self._states: dict[str, sqlite3.Connection] = {}
@@ -88,17 +94,29 @@ class Store:
         """A writer whose changes are applied on leaving, or kept for a transaction's commit."""
         with self.lock:
             if transaction is not None:
-                yield self.transaction(transaction).writer
-                self._check_locks(self.transaction(transaction).writer.overlay)
-                self.save_counters()
+                with self._joining(self.transaction(transaction)) as writer:
+                    yield writer
                 return
             writer = self.writer()
             yield writer
             self._check_locks(writer.overlay)
             self.apply(writer.overlay)
 
+    @contextlib.contextmanager
+    def _joining(self, transaction: Transaction) -> Iterator[Writer]:
+        """The writer of a transaction; what a refused write has begun there is taken back."""
+        before = transaction.writer.overlay.copy()
+        try:
+            yield transaction.writer
+            self._check_locks(transaction.writer.overlay)
+        except BaseException:
+            transaction.writer.overlay = before
+            raise
+        finally:
+            self.save_counters()
+
     def writer(self) -> Writer:
-        return Writer(self.model, self, Overlay(self.reader), self.cascade_bumps)
+        return Writer(self.model, self, Overlay(self.reader), self.generation, self.cascade_bumps)
 
     def transaction(self, name: str) -> Transaction:
         try:
@@ -116,7 +134,7 @@ class Store:
         except sqlite3.IntegrityError:
             self.connection.execute("ROLLBACK")
             raise errors.concurrent_write() from None
-        self.reader.forget()
+        self.reader.forget({position >> 32 for position in overlay.rows})
 
     # reads ----------------------------------------------------------------------------------------
 
@@ -124,7 +142,7 @@ class Store:
         return self.model.endpoint(path)
 
     def rows(self, endpoint: str) -> list[Body]:
-        """Every live record, as GET would give it, in AggregateId order."""
+        """Every live record, as GET would give it, in the order of pages."""
         return [msgspec.json.decode(text) for text in self.texts(endpoint)]
 
     def texts(self, endpoint: str) -> list[bytes]:
@@ -146,9 +164,12 @@ class Store:
             return self.reader.by_id(self.endpoint(endpoint), row_id)
 
     def ids(self, endpoint: str) -> list[str]:
+        """The id of every live record, in the order of pages."""
+        order = "key" if self.generation.key_order else "position"
         with self.lock:
             rows = self.connection.execute(
-                "SELECT id FROM row WHERE endpoint = ? ORDER BY position", (self.endpoint(endpoint).number,)
+                f"SELECT id FROM row WHERE endpoint = ? ORDER BY {order}",  # noqa: S608 - one of two columns
+                (self.endpoint(endpoint).number,),
             )
             return [row_id for (row_id,) in rows]
 
@@ -237,18 +258,24 @@ class Store:
             source.backup(self.connection)
             self._read_counters()
 
-    def take_snapshot(self) -> None:
-        """Keep the present state for requests with ``Use-Snapshot: true`` (one per ODS)."""
-        with self.lock:
-            copy = connect(None)
-            self.connection.backup(copy)
-            self.drop_snapshot()
-            self.snapshot = Reader(copy)
+    def take_snapshot(self) -> str:
+        """Keep the present state for requests that ask for a snapshot; the identifier for 5.x and 6.x.
 
-    def drop_snapshot(self) -> None:
-        if self.snapshot is not None:
-            self.snapshot.connection.close()
-            self.snapshot = None
+        From 7.0 an ODS has one snapshot: taking another replaces it.
+        """
+        with self.lock:
+            return self.snapshots.take(self.connection)
+
+    def drop_snapshot(self, identifier: str | None = None) -> None:
+        """Remove a snapshot, or all. Raises ``KeyError`` for an unknown one."""
+        with self.lock:
+            self.snapshots.drop(identifier)
+
+    def replace_snapshot(self) -> str:
+        """Put a new snapshot in the place of all others, as a nightly job of the host does; its identifier."""
+        with self.lock:
+            self.snapshots.drop()
+            return self.snapshots.take(self.connection)
 
     def close(self) -> None:
         with self.lock:
@@ -271,6 +298,9 @@ class Store:
         self._counters[name] = self._counters.get(name, 0) + 1
         self._unsaved.add(name)
         return self._counters[name]
+
+    def _reader(self, connection: sqlite3.Connection) -> Reader:
+        return Reader(connection, key_order=self.generation.key_order)
 
     def save_counters(self) -> None:
         """Write the sequences; part of whatever transaction is open."""

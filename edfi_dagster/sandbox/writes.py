@@ -17,6 +17,7 @@ import msgspec
 
 from edfi_dagster.sandbox import documents, errors
 from edfi_dagster.sandbox.database import Reader, Row
+from edfi_dagster.sandbox.generations import Generation
 from edfi_dagster.sandbox.model import Body, Endpoint, Model, pascal
 
 
@@ -109,6 +110,19 @@ class Overlay:
         removed = {key for key, position in self.keys.items() if position is None}
         return any(other.gained.get(key) for key in removed)
 
+    def copy(self) -> Overlay:
+        """A copy to return to when a write among several is refused."""
+        return Overlay(
+            self.reader,
+            dict(self.rows),
+            dict(self.keys),
+            dict(self.ids),
+            defaultdict(set, {key: set(positions) for key, positions in self.gained.items()}),
+            defaultdict(set, {key: set(positions) for key, positions in self.lost.items()}),
+            list(self.tombstones),
+            list(self.key_changes),
+        )
+
     def apply(self, connection: sqlite3.Connection) -> None:
         """Write everything; the caller holds the transaction. Raises ``sqlite3.IntegrityError``."""
         touched = [(position,) for position in self.rows]
@@ -149,7 +163,8 @@ class Writer:
     model: Model
     numbers: Numbers
     overlay: Overlay
-    cascade_bumps: bool = True
+    generation: Generation
+    cascade_bumps: bool
     new_id: Callable[[], str] = lambda: uuid4().hex
 
     def upsert(self, endpoint: Endpoint, body: Mapping[str, Any], *, keep_unknown: bool) -> tuple[Row, bool]:
@@ -164,7 +179,7 @@ class Writer:
         targets = self._link(endpoint, record)
         version, position = self.numbers.next_version(), self.numbers.next_position(endpoint)
         row_id = self.new_id()
-        row = Row(position, row_id, key, version, documents.serialised(row_id, record, self.numbers.ticks()))
+        row = Row(position, row_id, key, version, self._text(row_id, record, self.numbers.ticks()))
         self.overlay.replace(None, row, targets, set())
         return row, True
 
@@ -179,7 +194,10 @@ class Writer:
     ) -> Row:
         """PUT: the row as it now stands."""
         row = self._existing(endpoint, row_id, if_match, "update")
-        return self._rewrite(endpoint, row, self._checked(endpoint, body, keep_unknown))
+        record = self._checked(endpoint, body, keep_unknown)
+        if not (endpoint.key_changes or self.generation.refuses_key_changes):
+            _keep_key(endpoint, documents.content(row.text), record)
+        return self._rewrite(endpoint, row, record)
 
     def delete(self, endpoint: Endpoint, row_id: str, if_match: str | None) -> None:
         row = self._existing(endpoint, row_id, if_match, "delete")
@@ -247,7 +265,7 @@ class Writer:
         keeps_version = cascading and not self.cascade_bumps
         version = row.change_version if keeps_version else self.numbers.next_version()
         ticks = _ticks(row) if keeps_version else self.numbers.ticks()
-        after = Row(row.position, row.id, key, version, documents.serialised(row.id, record, ticks))
+        after = Row(row.position, row.id, key, version, self._text(row.id, record, ticks))
         self.overlay.replace(row, after, targets, lost)
         if key != row.key:
             self._record_key_change(endpoint, row, before, record)
@@ -261,7 +279,7 @@ class Writer:
             raise errors.key_taken(endpoint.singular)
 
     def _record_key_change(self, endpoint: Endpoint, row: Row, before: Body, after: Body) -> None:
-        if endpoint.key_changes:
+        if endpoint.key_changes and self.generation.key_changes:
             old, new = (msgspec.json.encode(endpoint.key_values(body)) for body in (before, after))
             version = self.numbers.next_version()
             self.overlay.key_changes.append(KeyChange(version, endpoint.number, row.id, old, new))
@@ -282,6 +300,9 @@ class Writer:
                     )
             self._rewrite(referrer, row, changed, cascading=True)
 
+    def _text(self, row_id: str, record: Body, ticks: int) -> bytes:
+        return documents.serialised(row_id, record, ticks, dated=self.generation.modified_dates)
+
     def _refuse_if_used(self, endpoint: Endpoint, row: Row, record: Body) -> None:
         used_by = next(iter(self.overlay.referrers(row.key)), None)
         if endpoint.is_descriptor:
@@ -301,6 +322,14 @@ class Writer:
 
 def link(endpoint: Endpoint, row_id: str) -> Body:
     return {"rel": pascal(endpoint.singular), "href": f"/{endpoint.path}/{row_id}"}
+
+
+def _keep_key(endpoint: Endpoint, before: Body, record: Body) -> None:
+    """Put the key of a record back to what it was."""
+    for name in {part.path[0] for part in endpoint.key}:
+        record.pop(name, None)
+        if name in before:
+            record[name] = before[name]
 
 
 def _ticks(row: Row) -> int:

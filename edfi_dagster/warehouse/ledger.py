@@ -20,14 +20,17 @@ from edfi_dagster.warehouse.contract import Connection, NotCommitted
 
 @dataclass(frozen=True)
 class Entry:
-    """One pull, as the ledger knows it. ``low`` is the watermark it started from (None: there was none)."""
+    """One pull, as the ledger knows it. ``low`` is the watermark it started from (None: there was none).
+
+    ``newest`` is the watermark it leaves; None for a pull without change versions, which leaves a row but no watermark.
+    """
 
     pair: TenantYear
     endpoint: Endpoint
     kind: RecordKind
     stamp: datetime
     low: int | None
-    newest: int
+    newest: int | None
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def record(connection: Connection, entries: Sequence[Entry]) -> None:
         connection.run(
             f"INSERT INTO {connection.table(connection.names.change_versions)} "
             "(tenant_code, api_year, name, pull_date, pull_timestamp, max_version, is_active, is_deletes, "
-            f"is_key_changes) VALUES {', '.join(['(?, ?, ?, ?, ?, ?, TRUE, ?, ?)'] * len(batch))}",
+            f"is_key_changes) VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?)'] * len(batch))}",
             [value for entry in batch for value in _row(entry)],
         )
 
@@ -129,6 +132,7 @@ def _row(entry: Entry) -> list[object]:
         stamp.date(),
         stamp,
         entry.newest,
+        entry.newest is not None,
         entry.kind == DELETES,
         entry.kind == KEY_CHANGES,
     ]

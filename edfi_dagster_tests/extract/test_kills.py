@@ -39,7 +39,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     with SandboxServer([ODS], rows={"students": 8}) as server:
         set_credentials(server)
         folder = tmp_path_factory.mktemp("yesterday")
-        bench = Bench(write_config(folder, server.url, ENDPOINTS, DESCRIPTORS), server)
+        bench = Bench(write_config(folder, server, ENDPOINTS, DESCRIPTORS), server)
         gone, replaced = bench.add_student(1), bench.add_student(2)
         bench.materialize()
         bench.store.delete("students", gone)

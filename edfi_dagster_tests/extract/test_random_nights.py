@@ -1,4 +1,16 @@
-"""Whatever happens in an ODS before, while and after it is read: after quiet deltas the warehouse equals it."""
+"""Whatever happens in an ODS before, while and after it is read: after quiet deltas the warehouse equals it.
+
+Left out, because no client can see it:
+
+- before 7.3, a cascade that rewrites a reference outside a record's natural key: it bumps no change version, and
+  ``/keyChanges`` tells of keys only. So nobody renames a room that sections are held in.
+- on 5.3, every cascade: there are no ``/keyChanges`` either. So only sessions are renamed that nothing refers to. A
+  key change itself is read there too, because the record whose key was changed gets a new version.
+
+- where windows do not overlap, records committed late, and keys that live again: a record that is re-created, updated
+  under the reader and deleted by the next night was never read, and hid its predecessor's tombstone when that was due.
+- where they do, what lies farther back than they reach: a transaction is committed before that, or before the run.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +19,17 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from edfi_dagster.sandbox import ApiError, Store, Transaction
+from edfi_dagster.sandbox import ApiError, RequestInfo, Store, Transaction
 from edfi_dagster_tests.bench import Bench, changed, student
+
+MakeBench = Callable[..., Bench]
 
 ENDPOINTS = ("students", "locations", "sessions", "courseOfferings", "sections", "graduationPlans")
 DESCRIPTORS = ("graduationPlanTypeDescriptors",)
 PLAN_TYPE = "uri://ed-fi.org/GraduationPlanTypeDescriptor"
+PLACES = ("/students", "/locations", "/sessions", "/sections", "/graduationPlans/deletes", "/keyChanges")
+# Each strikes 1.25 % of the requests, all together 5 %.
+PAGE_FAULTS = ({"status": 429}, {"status": 503}, {"status": 504}, {"action": "reset"})
 
 
 class District:
@@ -25,8 +42,15 @@ class District:
         self.done: list[str] = []
         self._target: Store | Transaction = self.store
         self._counter = 0
+        self._overlap = bench.platform.extract.change_version_overlap
+        self._used_plans: set[tuple[object, object]] = set()
+        self._began: dict[str, int] = {}
         self._patterns = {name: bench.store.rows(name)[0] for name in ("locations", "graduationPlans")}
         self._mine: dict[str, list[str]] = {"students": [], "locations": [], "graduationPlans": []}
+        self._sessions = bench.store.ids("sessions")
+        if not self.store.generation.key_changes:
+            pattern = self.store.get("sessions", self._sessions[0])
+            self._sessions = [self.store.post("sessions", changed(pattern, sessionName=self._name()))]
 
     def work(self, times: int) -> None:
         for _ in range(times):
@@ -47,10 +71,10 @@ class District:
         return (
             *[self.add, self.update, self.remove, self.recreate, self.rekey] * 2,
             self.rename_session,
+            self.rename_room,
             self.swap_keys,
             self.recreate_plan_type,
-            self.begin,
-            self.end,
+            *[self.begin, self.end] * 2,
         )
 
     def _name(self) -> str:
@@ -68,6 +92,9 @@ class District:
             return changed(self._patterns[endpoint], classroomIdentificationCode=self._name())
         year = {"schoolYear": self.chance.randrange(2018, 2030)}
         code = f"{PLAN_TYPE}#{self.chance.choice(['Standard', 'Mine'])}"
+        if not self._overlap and (year["schoolYear"], code) in self._used_plans:
+            raise LookupError("would live again")
+        self._used_plans.add((year["schoolYear"], code))
         return changed(
             self._patterns[endpoint],
             graduationSchoolYearTypeReference=year,
@@ -99,12 +126,18 @@ class District:
         self._target.delete(endpoint, record_id)
 
     def recreate(self) -> None:
+        """At once or, in a transaction, with numbers that stand for a while before anybody sees them."""
+        if not self._overlap:
+            raise LookupError("would live again")
         endpoint, record_id = self._some()
-        self._mine[endpoint].append(self.bench.recreate(endpoint, record_id))
+        body = changed(self.store.get(endpoint, record_id))
+        self._target.delete(endpoint, record_id)
+        self._mine[endpoint].append(self._target.post(endpoint, body))
 
     def rekey(self) -> None:
         _, record_id = self._some("locations")
-        self.bench.change("locations", record_id, classroomIdentificationCode=self._name())
+        body = changed(self.store.get("locations", record_id), classroomIdentificationCode=self._name())
+        self._target.put("locations", record_id, body)
 
     def swap_keys(self) -> None:
         (_, one), (_, other) = self._some("locations"), self._some("locations")
@@ -113,12 +146,23 @@ class District:
             self.bench.change("locations", record_id, classroomIdentificationCode=code)
 
     def rename_session(self) -> None:
-        self.store.cascade_bumps = self.chance.random() < 0.5
-        session = self.chance.choice(self.store.ids("sessions"))
-        self.bench.change(
-            "sessions", session, sessionName=self.chance.choice(["Fall", "Spring", self._name()])
-        )
-        self.store.cascade_bumps = True
+        bumps = self.store.cascade_bumps
+        self.store.cascade_bumps = (
+            bumps and self.chance.random() < 0.5
+        )  # some hosts run 7.3 without its patches
+        name = self.chance.choice(["Fall", "Spring", self._name()])
+        try:
+            self.bench.change("sessions", self.chance.choice(self._sessions), sessionName=name)
+        finally:
+            self.store.cascade_bumps = bumps
+
+    def rename_room(self) -> None:
+        """The sections held there refer to it outside of their key."""
+        if not self.store.cascade_bumps:
+            raise LookupError("nobody could know")
+        section = self.chance.choice(self.store.rows("sections"))
+        room = section["locationReference"]["link"]["href"].rpartition("/")[2]
+        self.bench.change("locations", room, classroomIdentificationCode=self._name())
 
     def recreate_plan_type(self) -> None:
         for row in self.store.rows("graduationPlanTypeDescriptors"):
@@ -131,9 +175,9 @@ class District:
         )
 
     def begin(self) -> None:
-        # Without an overlap a row that is committed late is lost, as it must be.
-        if len(self.open) < 3 and self.bench.platform.extract.change_version_overlap:
+        if len(self.open) < 3 and self._overlap:
             self.open.append(self.store.begin(self._name()))
+            self._began[self.open[-1].id] = self.store.newest
 
     def end(self) -> None:
         if self.open:
@@ -143,66 +187,126 @@ class District:
             else:
                 transaction.commit()
 
-    def end_all(self) -> None:
-        while self.open:
-            self.open.pop().commit()
+    def end_all(self, *, until: int | None = None) -> None:
+        """Commit what is open, or only what began with a change version up to ``until``."""
+        for transaction in list(self.open):
+            if until is None or self._began[transaction.id] < until:
+                self.open.remove(transaction)
+                transaction.commit()
 
 
-def live_through(bench: Bench, seed: int, nights: int) -> None:
-    district = District(bench, seed)
-    chance = random.Random(-seed)
-    district.work(20)
-    for night in range(nights):
-        # A record re-created, updated under the reader and deleted again shows its predecessor's tombstone too late for
-        # windows that do not overlap.
-        moving = chance.random() < 0.7 and bench.platform.extract.change_version_overlap > 0
-        for name in (
-            "/students",
-            "/locations",
-            "/sections",
-            "/graduationPlans/deletes",
-            "/locations/keyChanges",
-        ):
-            if moving and chance.random() < 0.6:
-                bench.at_request(name, lambda: district.work(3), nth=chance.randrange(1, 4), answered=True)
-        failing = chance.choice(["/deletes$", "/keyChanges$", "/locations$", "/sections$", None, None, None])
-        if failing and night:
-            bench.server.faults.add(failing, status=500)
-        refreshed = ("locations", "graduationPlans") if chance.random() < 0.2 else None
-        bench.materialize(refreshed, full_refresh=refreshed is not None, may_fail=True)
-        bench.server.faults.clear()
-        bench.server.after_response.clear()
-        district.work(15)
-    district.end_all()
-    bench.materialize()
-    bench.verify()
-    assert not any(result.table_changed for result in bench.materialize().values())
-    bench.verify()
-    assert len(set(district.done)) >= 6
-    state = bench.state()
-    bench.rebuild()
-    assert bench.state()[0] == state[0]
+class Nights:
+    """Nightly runs over a district that does not stop for them."""
+
+    def __init__(self, bench: Bench, seed: int) -> None:
+        self.bench = bench
+        self.district = District(bench, seed)
+        self.chance = random.Random(-seed)
+        self.overlap = bench.platform.extract.change_version_overlap
+        self.largest_page = bench.server.site.settings.max_page
+
+    def live_through(self, nights: int) -> None:
+        self.district.work(20)
+        for night in range(nights):
+            self._disturb(breaks_down=night > 0)
+            self.district.end_all(until=self.bench.store.newest - self.overlap)
+            refreshed = ("locations", "graduationPlans") if self.chance.random() < 0.2 else None
+            self.bench.materialize(refreshed, full_refresh=refreshed is not None, may_fail=True)
+            self._calm_down()
+            self._leave_behind()
+            self.district.work(15)
+        self.district.end_all()
+
+    def settle(self) -> None:
+        """One more delta, after which all is as in the ODS, the next finds nothing, and the lake tells the same."""
+        self.bench.materialize()
+        self.bench.verify()
+        assert not any(result.table_changed for result in self.bench.materialize().values())
+        self.bench.verify()
+        assert len(set(self.district.done)) >= 6
+        state = self.bench.state()
+        self.bench.rebuild()
+        assert self.bench.state()[0] == state[0]
+
+    def _disturb(self, *, breaks_down: bool) -> None:
+        server = self.bench.server
+        if self.chance.random() < 0.7:
+            for place in PLACES:
+                self._work_at_request(place)
+            server.between_reads.append(self._between_reads)
+        failing = self.chance.choice(["/deletes$", "/keyChanges$", "/locations$", "/sections$", *[None] * 3])
+        if failing and breaks_down:
+            server.faults.add(failing, status=500)
+        for fault in PAGE_FAULTS:
+            server.faults.add("/(data|changeQueries)/", rate=0.0125, **fault)
+        server.site.settings.max_page = self.chance.choice([4, 5, self.largest_page])
+
+    def _leave_behind(self) -> None:
+        """Let the sequence run ahead, as work that is rolled back does, so that no later window mends what was lost."""
+        if not self.district.open and self.chance.random() < 0.5:
+            for _ in range(self.overlap + 1):
+                self.bench.store.next_version()
+
+    def _work_at_request(self, place: str) -> None:
+        if self.chance.random() < 0.6:
+            self.bench.at_request(
+                place, lambda: self.district.work(3), nth=self.chance.randrange(1, 5), answered=True
+            )
+
+    def _between_reads(self, request: RequestInfo) -> None:
+        """What goes here is missing from a page that was chosen with it; what comes shifts the next."""
+        if self.district.chance.random() < 0.1:
+            self.district.work(2)
+
+    def _calm_down(self) -> None:
+        server = self.bench.server
+        server.faults.clear()
+        server.after_response.clear()
+        server.between_reads.clear()
+        server.site.settings.max_page = self.largest_page
 
 
-def bench_of(make_bench: Callable[..., Bench], overlap: int) -> Bench:
+def bench_of(make_bench: MakeBench, seed: int, **options: object) -> Bench:
+    """Small pages and parts of windows, several walks side by side; windows that overlap for most seeds."""
+    chance = random.Random(seed)
     bench = make_bench(
         *ENDPOINTS,
         descriptors=DESCRIPTORS,
-        endpoint_defaults={"page_size": 7, "num_retries": 0},
-        change_version_overlap=overlap,
+        endpoint_defaults={
+            "page_size": chance.choice([2, 3, 5, 7]),
+            "num_retries": 4,
+            "change_version_step_size": chance.choice([3, 10, 50_000]),
+        },
+        change_version_overlap=1_000 if seed % 3 else 0,
+        max_concurrent_requests=chance.choice([1, 3, 8]),
+        **options,
     )
     bench.pause = lambda seconds: None
     return bench
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_warehouse_equals_the_ods_after_random_nights(make_bench: Callable[..., Bench], seed: int) -> None:
-    live_through(bench_of(make_bench, 10_000 * (seed % 2)), seed, nights=3)
+VERSIONS = [pytest.param(version, marks=pytest.mark.ods(version)) for version in ("5.3", "6.1", "7.3")]
+
+
+def live_and_settle(make_bench: MakeBench, seed: int, nights: int) -> None:
+    nightly = Nights(bench_of(make_bench, seed), seed)
+    try:
+        nightly.live_through(nights)
+        nightly.settle()
+    finally:
+        nightly.bench.server.site.settings.max_page = nightly.largest_page
+
+
+@pytest.mark.parametrize("seed", [1, 4])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_warehouse_equals_the_ods_after_random_nights(make_bench: MakeBench, version: str, seed: int) -> None:
+    live_and_settle(make_bench, seed, nights=2)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 160))
+@pytest.mark.parametrize("seed", range(100, 145))
+@pytest.mark.parametrize("version", VERSIONS)
 def test_warehouse_equals_the_ods_after_many_random_nights(
-    make_bench: Callable[..., Bench], seed: int
+    make_bench: MakeBench, version: str, seed: int
 ) -> None:
-    live_through(bench_of(make_bench, 10_000 * (seed % 2)), seed, nights=5)
+    live_and_settle(make_bench, seed, nights=5)

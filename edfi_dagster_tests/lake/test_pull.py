@@ -75,8 +75,8 @@ def test_manifest_proves_every_file(make_bench: MakeBench, compression: str, end
 
 
 def test_large_window_is_read_in_partitions_each_a_part(make_bench: MakeBench) -> None:
-    bench = make_bench("students", endpoint_defaults={"page_size": 1})
-    bench.server.site.settings.max_page = 1  # partitions are of five pages of the host's at least
+    bench = make_bench("students", endpoint_defaults={"page_size": 2})
+    bench.server.site.settings.max_page = 2  # partitions are of five pages of the host's at least
     try:
         bench.materialize()
     finally:

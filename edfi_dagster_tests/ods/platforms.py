@@ -51,8 +51,12 @@ def session_at(
     sleep: Naps | None = None,
     max_concurrent_requests: int = 8,
     timeouts: tuple[float, float] = (5.0, 10.0),
+    of_year: str = "",
 ) -> Iterator[OdsSession]:
-    platform = platform_at(base_url, f"extract: {{max_concurrent_requests: {max_concurrent_requests}}}")
+    """``of_year`` goes below the year."""
+    platform = platform_at(
+        base_url, f"extract: {{max_concurrent_requests: {max_concurrent_requests}}}", of_year
+    )
     session = OdsSession(platform.ods(PAIR), PAIR, sleep=sleep or Naps(), timeouts=timeouts)
     try:
         yield session

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
+import struct
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -28,15 +31,23 @@ class Asked:
     headers: Mapping[str, str]
     body: bytes
 
+    def json(self) -> Any:
+        return json.loads(self.body)
+
 
 @dataclass(frozen=True)
 class Reply:
-    """``body`` is sent as it is; anything else than bytes is sent as JSON. ``raw`` replaces the whole answer."""
+    """``body`` is sent as it is; anything else than bytes is sent as JSON.
+
+    ``raw`` replaces the whole answer: bytes, or pieces of it with seconds of silence between them. After it the
+    connection is closed, with ``reset`` as if the server had crashed.
+    """
 
     body: Any = b""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    raw: bytes | None = None
+    raw: bytes | Iterable[bytes | float] | None = None
+    reset: bool = False
 
 
 Answering = Callable[[Asked], Reply | None]
@@ -53,20 +64,29 @@ def standard_reply(asked: Asked, base: str = "") -> Reply | None:
     return None
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """The client gave up in the middle of an answer."""
+
+
 class StandIn:
     """Answers what ``answering`` says; what it leaves open like an ODS without any data."""
 
-    def __init__(self, answering: Answering, base: str = "") -> None:
+    def __init__(self, answering: Answering, base: str = "", *, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
         self._answering = answering
         self._base = base
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
+        self._scheme = "https" if tls else "http"
+        self._server = _Server(("127.0.0.1", 0), self._handler())
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}{self._base}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}{self._base}"
 
     def matching(self, fragment: str) -> list[Asked]:
         return [asked for asked in self.asked if fragment in asked.path]
@@ -92,6 +112,9 @@ class StandIn:
         stand_in = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
                 length = int(self.headers.get("Content-Length") or 0)
@@ -104,16 +127,29 @@ class StandIn:
 
             def _send(self, reply: Reply) -> None:
                 if reply.raw is not None:
-                    self.wfile.write(reply.raw)
-                    self.wfile.flush()
-                    self.connection.shutdown(socket.SHUT_WR)
+                    self._send_raw(reply)
                     return
                 body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-                self.send_response(reply.status)
+                self.send_response_only(reply.status)
                 for name, value in {"Content-Length": str(len(body)), **reply.headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
+
+            def _send_raw(self, reply: Reply) -> None:
+                self.close_connection = True
+                for piece in [reply.raw] if isinstance(reply.raw, bytes) else reply.raw or ():
+                    if isinstance(piece, bytes):
+                        self.wfile.write(piece)
+                        self.wfile.flush()
+                    else:
+                        time.sleep(piece)
+                if reply.reset:
+                    linger = struct.pack("ii", 1, 0)
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                    self.connection.close()
+                else:
+                    self.connection.shutdown(socket.SHUT_WR)
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Tests look at ``asked`` instead."""

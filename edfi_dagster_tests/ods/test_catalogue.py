@@ -7,7 +7,6 @@ import pytest
 from edfi_dagster.config import ConfigError, Platform, embedded_platform
 from edfi_dagster.ods.catalogue import (
     Endpoint,
-    catalogued_standards,
     endpoints_of,
     find_endpoints,
     snake_case,
@@ -92,9 +91,9 @@ def test_descriptors_and_school_year_types_have_no_changes_to_read() -> None:
 
 
 def test_a_standard_without_catalogue_is_refused_with_those_there_are() -> None:
-    assert catalogued_standards() == ["5.2"]
-    with pytest.raises(ConfigError, match=r"no catalogue of data standard '3\.3'; write one of 5\.2"):
-        standard_endpoints("3.3")
+    told = r"no catalogue of data standard '3\.1'; write one of 3\.3, 4\.0, 5\.0, 5\.1, 5\.2, 6\.0"
+    with pytest.raises(ConfigError, match=told):
+        standard_endpoints("3.1")
 
 
 # -- names ---------------------------------------------------------------------------------------------------
@@ -153,9 +152,17 @@ def test_an_unknown_name_is_an_error_that_quotes_it(written: str) -> None:
         find_endpoints(["schools", written], STANDARD)
 
 
-def test_every_unknown_name_is_told() -> None:
-    with pytest.raises(ConfigError, match="'studnets', 'scools'"):
-        find_endpoints(["studnets", "schools", "scools"], STANDARD)
+def test_every_unknown_name_is_told_with_what_is_near() -> None:
+    told = r"'studnets', 'zebras', 'scools' is configured; did you mean students or schools\?"
+    with pytest.raises(ConfigError, match=told):
+        find_endpoints(["studnets", "schools", "zebras", "scools"], STANDARD)
+
+
+def test_without_anything_near_how_names_are_written_is_told() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no endpoint called 'zebras' is configured; names are as in the API"
+    ):
+        find_endpoints(["zebras"], STANDARD)
 
 
 # -- the choice ----------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def test_versions_and_addresses_are_those_of_the_root_document(session: OdsSessi
         f"{base_url}/data/v3",
         f"{base_url}/changeQueries/v1",
         f"{base_url}/oauth/token",
-        f"{base_url}/metadata",
+        f"{base_url}/metadata/data/v3",
     ]
 
 
@@ -61,7 +61,7 @@ def test_the_token_goes_nowhere_but_to_the_host_and_path_that_were_configured(ba
     with at(document, base) as ods, session_at(ods.url) as session:
         assert session.newest_change_version() == 42
         assert {session.url(area) for area in AREAS} == {
-            f"{ods.url}/{path}" for path in ("data/v3", "changeQueries/v1", "oauth/token", "metadata")
+            f"{ods.url}/{path}" for path in ("data/v3", "changeQueries/v1", "oauth/token", "metadata/data/v3")
         }
 
 
@@ -77,21 +77,32 @@ def test_a_slash_at_the_end_of_the_base_url_is_no_part_of_it(base_url: str) -> N
         assert session.newest_change_version() > 0
 
 
-@pytest.mark.parametrize("version", ["6.2", "7.2", "5.3", "3"])
+@pytest.mark.parametrize("version", ["4.9", "3", "2.5"])
 def test_an_older_version_is_refused_with_what_it_is_and_what_is_needed(version: str) -> None:
     document = {**DISCOVERY, "version": version, "informationalVersion": f"{version}-x"}
     with at(document) as ods, session_at(ods.url) as session:
         with pytest.raises(
-            OdsNotReady, match=rf"^grand_bend.2025: .*ODS/API {version}-x; only 7\.3 and later"
+            OdsNotReady,
+            match=rf"^grand_bend.2025: .*ODS/API {version}-x; only 5\.0 and later.*api_version: \"2\"",
         ):
             session.newest_change_version()
         assert not ods.matching("token")
 
 
-@pytest.mark.parametrize("version", ["7.3", "7.3.1", "7.10", "8.0"])
-def test_7_3_and_everything_later_is_taken(version: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "read"),
+    [
+        ("5.2", (5, 2)),
+        ("5.3.1146", (5, 3)),
+        ("6.1", (6, 1)),
+        ("7.0", (7, 0)),
+        ("7.3.2", (7, 3)),
+        ("7.10", (7, 10)),
+    ],
+)
+def test_a_version_has_two_parts_however_many_are_told(version: object, read: tuple[int, int]) -> None:
     with at({**DISCOVERY, "version": version}) as ods, session_at(ods.url) as session:
-        assert session.discovery.version >= (7, 3)
+        assert session.discovery.version == read
 
 
 @pytest.mark.parametrize(

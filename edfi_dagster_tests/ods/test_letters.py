@@ -11,7 +11,7 @@ from edfi_dagster.ods.errors import UnusableBody
 from edfi_dagster.ods.pages import DELETES, Collection
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.sandbox import Store
-from edfi_dagster_tests.ods.platforms import endpoint, rows_of, session_at
+from edfi_dagster_tests.ods.platforms import endpoint, session_at
 from edfi_dagster_tests.ods.stand_in import Asked, Reply, StandIn
 
 LETTERS = [
@@ -34,9 +34,9 @@ def laid_out(texts: list[str], indent: str, newline: str) -> bytes:
     return (out + newline).encode()
 
 
-def students_of(body: bytes) -> StandIn:
+def students_of(body: bytes, total: int = 6) -> StandIn:
     def answer(asked: Asked) -> Reply | None:
-        headers = {"Total-Count": "6", "Content-Type": "application/json; charset=utf-8"}
+        headers = {"Total-Count": str(total), "Content-Type": "application/json; charset=utf-8"}
         return Reply(body, headers=headers) if "/students" in asked.path else None
 
     return StandIn(answer)
@@ -62,11 +62,18 @@ def test_key_values_of_changes_are_untouched() -> None:
     text = (
         '{"id":"a","changeVersion":9007199254740993,"keyValues":{"weight":1.50,"namespace":"uri://\\u00e9"}}'
     )
+    with students_of(laid_out([text], "  ", "\n"), total=1) as ods, session_at(ods.url) as session:
+        page = Collection(session, endpoint("students"), DELETES).page_at(EVERYTHING, 0, counted=True)
+    assert [row.decode() for row in page.rows] == [text]
+    assert page.ids == ["a"]
+
+
+def test_a_page_of_changes_that_lacks_rows_is_asked_for_again() -> None:
+    text = '{"id":"a","changeVersion":1,"keyValues":{}}'
     with students_of(laid_out([text], "  ", "\n")) as ods, session_at(ods.url) as session:
         pages = Collection(session, endpoint("students"), DELETES)
-        # One row although six are counted: a page that must be asked again, so the count is taken from it alone.
         with pytest.raises(UnusableBody, match="6 rows are counted, 1 given"):
-            rows_of(pages.changes(EVERYTHING))
+            pages.page_at(EVERYTHING, 0, counted=True)
         assert pages.count(EVERYTHING) == 6
 
 

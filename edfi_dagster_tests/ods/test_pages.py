@@ -7,7 +7,9 @@ import pytest
 
 from edfi_dagster.ods.changes import EVERYTHING, ChangeWindow, closing_window, delta_window, whole_window
 from edfi_dagster.ods.errors import RequestRefused, UnusableBody
-from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, Collection
+from edfi_dagster.ods.pagers import follow, record_walks
+from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, Collection, Page
+from edfi_dagster.ods.rows import Lines
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.sandbox import SandboxServer, Store
 from edfi_dagster_tests.ods.platforms import endpoint, rows_of, session_at
@@ -23,7 +25,7 @@ def collection(session: OdsSession, name: str, **options: Any) -> Collection:
 
 def walk(pages: Collection, window: ChangeWindow) -> list[str]:
     first = pages.first_page(window)
-    return first.ids + [i for page in pages.follow(window, first.next_token) for i in page.ids]
+    return first.ids + [i for page in follow(pages, window, first.next_token) for i in page.ids]
 
 
 def paged(*replies: Reply) -> StandIn:
@@ -99,7 +101,7 @@ def test_an_empty_or_short_page_with_a_token_is_not_the_end() -> None:
     with paged(*replies) as ods, session_at(ods.url) as session:
         pages = collection(session, "students", page_size=2)
         assert walk(pages, EVERYTHING) == ["a", "b", "c"]
-        assert not [p for p in pages.follow(EVERYTHING, "1") if not p.rows]
+        assert not [p for p in follow(pages, EVERYTHING, "1") if not len(p)]
 
 
 def test_an_empty_token_is_none() -> None:
@@ -130,7 +132,7 @@ def test_rows_that_change_during_a_walk_shift_no_other(
     first = pages.first_page(whole_window(newest))
     seen += first.ids
     touched = set()
-    for found in pages.follow(whole_window(newest), first.next_token):
+    for found in follow(pages, whole_window(newest), first.next_token):
         seen += found.ids
         for record_id in (ids[len(seen) - 1], ids[-1 - len(seen) // 10]):
             body = store.get("students", record_id)
@@ -156,16 +158,16 @@ def test_partitions_side_by_side_cover_everything_and_nothing_twice(
 ) -> None:
     pages, window = collection(session, MANY), ChangeWindow(0, store.newest)
     total = pages.count(window)
-    tokens = pages.partitions(window, total)
+    tokens = pages.partitions(window, 5)
     assert len(tokens) == len(set(tokens)) > 1
     with ThreadPoolExecutor(8) as threads:
-        parts = list(threads.map(lambda token: rows_of(pages.follow(window, token)), tokens))
+        parts = list(threads.map(lambda token: rows_of(follow(pages, window, token)), tokens))
     assert all(parts)
     rows = [row for part in parts for row in part]
     assert len(rows) == total == len(set(rows)) == store.count(MANY)
     asked = server.requests.matching("/partitions")[0].query
     assert asked == {
-        "number": str(-(-total // 250)),
+        "number": "5",
         "minChangeVersion": "0",
         "maxChangeVersion": str(store.newest),
     }
@@ -182,23 +184,37 @@ def test_partitions_of_a_filtered_window_hold_only_what_passes_both(
     student = store.rows(MANY)[0]["studentReference"]["studentUniqueId"]
     pages = collection(session, MANY, filters={"studentUniqueId": student})
     wanted = [row["id"] for row in store.rows(MANY) if row["studentReference"]["studentUniqueId"] == student]
-    (token,) = pages.partitions(EVERYTHING, len(wanted))
-    assert [i for found in pages.follow(EVERYTHING, token) for i in found.ids] == wanted
+    (token,) = pages.partitions(EVERYTHING, 1)
+    assert [i for found in follow(pages, EVERYTHING, token) for i in found.ids] == wanted
 
 
 def test_five_pages_are_one_partition_and_no_rows_are_none(store: Store, session: OdsSession) -> None:
-    assert len(collection(session, "students").partitions(EVERYTHING, 120)) == 1
-    assert collection(session, "students").partitions(closing_window(store.newest), 0) == []
-    assert rows_of(collection(session, "students").follow(EVERYTHING, None)) == []
+    assert len(collection(session, "students").partitions(EVERYTHING, 8)) == 1
+    assert collection(session, "students").partitions(closing_window(store.newest), 8) == []
+    assert rows_of(follow(collection(session, "students"), EVERYTHING, None)) == []
 
 
-@pytest.mark.parametrize(("rows", "number"), [(0, "1"), (2500, "1"), (2501, "2"), (10_000_000, "200")])
-def test_as_many_partitions_are_asked_for_as_five_pages_fill(rows: int, number: str) -> None:
+@pytest.mark.parametrize(
+    ("rows", "threads", "number"),
+    [
+        (1_001, 8, "1"),
+        (2_500, 8, "1"),
+        (2_501, 8, "2"),
+        (10_000_000, 8, "32"),
+        (10_000_000, 99, "200"),
+        (9_999, 1, "1"),
+    ],
+)
+def test_partitions_are_of_five_pages_at_least_and_four_for_each_thread_at_most(
+    rows: int, threads: int, number: str
+) -> None:
     def answer(asked: Asked) -> Reply | None:
         return Reply({"pageTokens": ["t"]}) if asked.path.endswith("/partitions") else None
 
+    first = Page(Lines(b"", []), "t", rows)
     with StandIn(answer) as ods, session_at(ods.url) as session:
-        assert collection(session, "students", page_size=500).partitions(EVERYTHING, rows) == ["t"]
+        pages = collection(session, "students", page_size=500)
+        assert len(record_walks(pages, EVERYTHING, first, threads=threads)) == 1
         assert ods.matching("/partitions")[0].query == {"number": number}
 
 
@@ -247,7 +263,7 @@ def test_a_count_of_changes_asks_for_one_because_none_is_not_documented(
 def test_a_record_is_read_by_its_id_as_the_walk_gives_it(store: Store, session: OdsSession) -> None:
     pages = collection(session, "students")
     first = pages.first_page(EVERYTHING)
-    assert [pages.record(record_id) for record_id in first.ids[:5]] == first.rows[:5]
+    assert [pages.record(record_id) for record_id in first.ids[:5]] == first.lines.rows[:5]
 
 
 def test_a_record_that_is_gone_or_hidden_is_none(store: Store, session: OdsSession) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edfi_dagster.sandbox import Store
-from edfi_dagster_tests.sandbox.api import Api
+from edfi_dagster_tests.sandbox.api import Api, body
 
 
 def test_scalars_references_and_descriptors_filter_by_equality(api: Api, store: Store) -> None:
@@ -75,3 +75,34 @@ def test_filtered_pages_continue_by_token(api: Api, store: Store) -> None:
     first = api.get("studentSchoolAssociations", schoolId=school, limit=10)
     rest = api.rows("studentSchoolAssociations", schoolId=school, pageToken=first.headers["Next-Page-Token"])
     assert [row["id"] for row in [*first.json(), *rest]] == expected
+
+
+def test_identification_codes_filter_collections_that_have_them(api: Api, store: Store) -> None:
+    school = store.rows("schools")[1]
+    code = school["identificationCodes"][0]
+    system = "educationOrganizationIdentificationSystemDescriptor"
+    assert api.rows("schools", identificationCode=code["identificationCode"]) == [school]
+    assert api.rows("schools", **{system: code[system]}) == store.rows("schools")
+    assert api.rows("schools", identificationCode="unknown") == []
+    person = store.rows("staffs")[4]
+    code = person["identificationCodes"][0]["identificationCode"]
+    assert api.rows("staffs", identificationCode=code) == [person]
+
+
+def test_code_and_system_must_be_of_the_same_item(api: Api, store: Store) -> None:
+    endpoint, system = "studentEducationOrganizationAssociations", "studentIdentificationSystemDescriptor"
+    row = store.rows(endpoint)[3]
+    first, second = row["studentIdentificationCodes"]
+    code = {"identificationCode": first["identificationCode"]}
+    assert api.rows(endpoint, **code, **{system: first[system]}) == [row]
+    assert api.rows(endpoint, **code, **{system: second[system]}) == []
+
+
+def test_filters_see_every_write(api: Api, store: Store) -> None:
+    row = store.rows("students")[0]
+    assert api.rows("students", firstName="Zebulon") == []
+    store.put("students", row["id"], body(row, firstName="Zebulon"))
+    assert [found["id"] for found in api.rows("students", firstName="Zebulon")] == [row["id"]]
+    assert api.rows("students", firstName="Zebulon", maxChangeVersion=api.newest - 1) == []
+    store.restore("as generated")
+    assert api.rows("students", firstName="Zebulon") == []

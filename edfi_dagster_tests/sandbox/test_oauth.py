@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -193,3 +194,50 @@ def test_token_info_refusals(site: SandboxServer) -> None:
         requests.post(url, data={"token": unknown}, headers=bearer(unknown), timeout=10).status_code,
     ]
     assert answers == [400, 400, 401]
+
+
+@pytest.fixture(scope="module")
+def old_sites() -> Iterator[dict[str, SandboxServer]]:
+    with ExitStack() as stack:
+        yield {
+            version: stack.enter_context(SandboxServer([""], ods_version=version, rows={"students": 13}))
+            for version in ("5.3", "6.1", "7.1")
+        }
+
+
+@pytest.mark.parametrize(
+    ("version", "headers", "status", "error"),
+    [
+        ("5.3", basic("sandbox:wrong"), 400, "invalid_client"),
+        ("6.1", basic("sandbox:wrong"), 401, "invalid_client"),
+        ("7.1", basic("sandbox:wrong"), 401, "invalid_client"),
+        ("5.3", {}, 401, None),
+        ("6.1", {}, 401, "invalid_request"),
+        ("5.3", {"Authorization": "Basic"}, 401, None),
+        ("6.1", {"Authorization": "Basic"}, 400, "invalid_request"),
+        ("5.3", {"Authorization": "Digest abc"}, 401, "invalid_client"),
+    ],
+)
+def test_bad_credentials_by_version(
+    old_sites: dict[str, SandboxServer], version: str, headers: dict[str, str], status: int, error: str | None
+) -> None:
+    url = f"{old_sites[version].url}/oauth/token"
+    answer = requests.post(url, data=GRANT, headers={**headers, "Content-Type": FORM}, timeout=10)
+    assert answer.status_code == status
+    assert answer.content == b"" if error is None else answer.json()["error"] == error
+
+
+@pytest.mark.parametrize("version", ["5.3", "6.1", "7.1"])
+def test_before_7_3_tokens_are_not_capped(old_sites: dict[str, SandboxServer], version: str) -> None:
+    assert {token(old_sites[version]).status_code for _ in range(20)} == {200}
+
+
+@pytest.mark.parametrize("version", ["5.3", "6.1", "7.1"])
+def test_before_7_3_token_info_tells_no_resources(old_sites: dict[str, SandboxServer], version: str) -> None:
+    site = old_sites[version]
+    value = token(site).json()["access_token"]
+    sent = {"token": value}
+    info = requests.post(f"{site.url}/oauth/token_info", data=sent, headers=bearer(value), timeout=10).json()
+    assert set(info) == {
+        "active", "client_id", "namespace_prefixes", "education_organizations", "assigned_profiles",
+    }  # fmt: skip

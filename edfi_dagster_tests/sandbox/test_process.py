@@ -15,8 +15,12 @@ from edfi_dagster.sandbox import SandboxServer, serve
 from edfi_dagster.sandbox.__main__ import row_counts
 
 
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+@pytest.fixture(
+    params=[["--ods-version", "7.3"], ["--ods-version", "6.1", "--mode", "instance_year_specific"]]
+)
+def process(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[subprocess.Popen[str], Path, str]]:
     arguments = ["--port", "0", "--port-file", str(tmp_path / "port"), "--ods", "grand_bend/2025"]
     arguments += [
         "--rows",
@@ -25,21 +29,20 @@ def process(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
         "3",
         "--data",
         str(tmp_path / "data"),
-        "--ods-version",
-        "7.3",
+        *request.param,
     ]
     command = [sys.executable, "-m", "edfi_dagster.sandbox", *arguments]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    yield child, tmp_path
+    yield child, tmp_path, request.param[1]
     if child.poll() is None:
         child.kill()
     child.communicate()
 
 
 def test_it_prints_url_and_key_writes_its_port_and_ends_on_sigterm(
-    process: tuple[subprocess.Popen[str], Path],
+    process: tuple[subprocess.Popen[str], Path, str],
 ) -> None:
-    child, folder = process
+    child, folder, version = process
     deadline = time.monotonic() + 30
     while not (folder / "port").exists():
         assert child.poll() is None and time.monotonic() < deadline
@@ -51,10 +54,11 @@ def test_it_prints_url_and_key_writes_its_port_and_ends_on_sigterm(
     printed, errors = child.communicate(timeout=15)
     assert (child.returncode, errors) == (0, "")
     assert printed.splitlines()[0].startswith(
-        f"sandbox ODS/API 7.3 at http://127.0.0.1:{port} key=sandbox secret="
+        f"sandbox ODS/API {version} at http://127.0.0.1:{port} key=sandbox secret="
     )
     assert len(printed.splitlines()) == 1
-    assert (folder / "data" / "grand_bend__2025.sqlite").exists()
+    suffix = "" if version == "7.3" else f"-{version}"
+    assert (folder / "data" / f"grand_bend__2025{suffix}.sqlite").exists()
 
 
 def test_row_counts_are_read_from_text() -> None:
@@ -64,8 +68,8 @@ def test_row_counts_are_read_from_text() -> None:
         row_counts("students")
 
 
-def test_only_version_7_3_is_spoken() -> None:
-    with pytest.raises(ValueError, match=r"7\.3, not 6\.2"):
+def test_an_unknown_version_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"2, 5\.3, 6\.1, 7\.0, 7\.1, 7\.2, 7\.3, not 6\.2"):
         serve(["grand_bend/2025"], ods_version="6.2")
 
 

@@ -148,16 +148,18 @@ def _grade(district: District, place: Body, number: int) -> Body:
     world = district.world
     section = place["sectionReference"]
     spring = "Spring" in section["sessionName"]
-    order = "Third" if spring else "First"
+    order, sequence = ("Third", 3) if spring else ("First", 1)
     points = 58 + world.number(51, number) % 43
     return {
         "gradeTypeDescriptor": world.uri("gradeType", "Grading Period"),
-        "gradingPeriodReference": {
-            "gradingPeriodDescriptor": world.uri("gradingPeriod", f"{order} Nine Weeks"),
-            "gradingPeriodName": f"{world.year - 1}-{world.year} {order} Nine Weeks",
-            "schoolId": section["schoolId"],
-            "schoolYear": world.year,
-        },
+        "gradingPeriodReference": world.reference_of(
+            "gradingPeriods",
+            gradingPeriodDescriptor=world.uri("gradingPeriod", f"{order} Nine Weeks"),
+            gradingPeriodName=f"{world.year - 1}-{world.year} {order} Nine Weeks",
+            periodSequence=sequence,
+            schoolId=section["schoolId"],
+            schoolYear=world.year,
+        ),
         "studentSectionAssociationReference": world.reference("studentSectionAssociations", place),
         "numericGradeEarned": float(points),
         "letterGradeEarned": next(letter for least, letter in LETTERS if points >= least),

@@ -39,9 +39,10 @@ def generate_students(district: District) -> None:
     _generate_graduation_plans(district)
     district.enrollments = world.add("studentSchoolAssociations", (_enrollment(district, s) for s in chosen))
     families = [student for student in chosen for _ in range(1 + world.chance(60, 30, student.number))]
-    world.add("contacts", (_contact(district, student, n) for n, student in enumerate(families)))
+    world.add(f"{world.contact}s", (_contact(district, student, n) for n, student in enumerate(families)))
     world.add(
-        "studentContactAssociations", (_relation(district, student, n) for n, student in enumerate(families))
+        f"student{world.contact.title()}Associations",
+        (_relation(district, student, n) for n, student in enumerate(families)),
     )
     world.add("studentEducationOrganizationResponsibilityAssociations", (
         {
@@ -203,7 +204,7 @@ def _contact_id(position: int) -> str:
 def _contact(district: District, student: Student, position: int) -> Body:
     world, sex = district.world, SEXES[position % 2]
     return {
-        "contactUniqueId": _contact_id(position),
+        f"{world.contact}UniqueId": _contact_id(position),
         "firstName": world.pick(FIRST_NAMES[sex], 31, student.number, position % 2),
         "lastSurname": student.surname,
         "sexDescriptor": world.uri("sex", sex),
@@ -221,7 +222,7 @@ def _contact(district: District, student: Student, position: int) -> Body:
 def _relation(district: District, student: Student, position: int) -> Body:
     world = district.world
     return {
-        "contactReference": {"contactUniqueId": _contact_id(position)},
+        f"{world.contact}Reference": {f"{world.contact}UniqueId": _contact_id(position)},
         "studentReference": student.reference,
         "relationDescriptor": world.uri("relation", "Mother" if position % 2 == 0 else "Father"),
         "emergencyContactStatus": True,

@@ -124,6 +124,9 @@ def generate_conduct(district: District) -> None:
     world.add("disciplineIncidents", (_incident(district, n, s) for n, s in enumerate(involved)))
     behaviors = "studentDisciplineIncidentBehaviorAssociations"
     world.add(behaviors, (_behavior(district, n, s) for n, s in enumerate(involved)))
+    participants = "studentDisciplineIncidentAssociations"
+    if world.has(participants):
+        world.add(participants, (_participant(district, n, s) for n, s in enumerate(involved)))
     world.add("disciplineActions", (_action(district, n, s) for n, s in enumerate(involved)))
 
 
@@ -161,6 +164,15 @@ def _behavior(district: District, number: int, student: Student) -> Body:
     }
 
 
+def _participant(district: District, number: int, student: Student) -> Body:
+    """What Data Standard 5 replaced with the behavior associations."""
+    return {
+        "disciplineIncidentReference": _incident_reference(student, number),
+        "studentReference": student.reference,
+        "studentParticipationCodeDescriptor": district.world.uri("studentParticipationCode", "Perpetrator"),
+    }
+
+
 def _action(district: District, number: int, student: Student) -> Body:
     world = district.world
     association = {
@@ -178,5 +190,13 @@ def _action(district: District, number: int, student: Student) -> Body:
         "disciplineActionLength": float(1 + number % 5),
         "studentDisciplineIncidentBehaviorAssociations": [
             {"studentDisciplineIncidentBehaviorAssociationReference": association}
+        ],
+        "studentDisciplineIncidentAssociations": [
+            {
+                "studentDisciplineIncidentAssociationReference": {
+                    "studentUniqueId": student.id,
+                    **_incident_reference(student, number),
+                }
+            }
         ],
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 from edfi_dagster.sandbox.generate.schools import District, address
 from edfi_dagster.sandbox.generate.words import FIRST_NAMES, LAST_NAMES
-from edfi_dagster.sandbox.model import EDUCATION_ORGANIZATIONS, Body, Endpoint, flat_path, load_orders
+from edfi_dagster.sandbox.model import EDUCATION_ORGANIZATIONS, Body, Endpoint, load_orders
 
 ROWS = 6
 ATTEMPTS_PER_ROW = 4
@@ -28,6 +28,7 @@ CATEGORIES = {
     "organizationDepartments": "Organization Department",
     "educationOrganizationNetworks": "Education Organization Network",
 }
+REFERRED_ITEMS = ("learningStandards", "accountCodes")
 PERSON_TEXTS = {"personalTitlePrefix": "Dr", "generationCodeSuffix": "Jr", "birthCity": "Millrace"}
 
 
@@ -85,7 +86,7 @@ def _agreeing(
     references = _candidates(district, target)
     for step in range(len(references)):
         reference = references[(number + step) % len(references)]
-        flat = {flat_path(endpoint.name, name, target, part): value for part, value in reference.items()}
+        flat = {endpoint.flat(name, part): value for part, value in reference.items()}
         if all(bound.get(column, value) == value for column, value in flat.items()):
             bound.update(flat)
             return dict(reference)
@@ -174,8 +175,6 @@ def _items(district: District, endpoint: Endpoint, name: str, number: int) -> li
     target = world.store.model.descriptor_for(f"{entry}Descriptor")
     if target is not None:
         return [{f"{entry}Descriptor": world.some_uri(target, endpoint.number, number)}]
-    if name == "learningStandards":
-        return [
-            {"learningStandardReference": ref} for ref in _candidates(district, "ed-fi/learningStandards")[:1]
-        ]
+    if name in REFERRED_ITEMS:
+        return [{f"{entry}Reference": ref} for ref in _candidates(district, f"ed-fi/{name}")[:1]]
     return []

@@ -59,9 +59,12 @@ class World:
     # what exists ----------------------------------------------------------------------------------
 
     def add(self, endpoint: str, records: Iterable[Body]) -> list[Body]:
-        """Load records (as many as ``rows`` asks for); the records loaded."""
-        target = self.store.endpoint(endpoint)
-        kept = list(islice(records, self.rows.get(target.path)))
+        """Load records (as many as ``rows`` asks for), without what the data standard lacks; the records loaded."""
+        target = self.store.model.get(endpoint)
+        if target is None:
+            return []
+        known = (_known(target, record) for record in records)
+        kept = list(islice(known, self.rows.get(target.path)))
         self.loader.load(target.path, kept)
         self._existing.setdefault(target.path, []).extend(kept[:REMEMBERED])
         return kept
@@ -73,9 +76,22 @@ class World:
     def wanted(self, endpoint: str, default: int) -> int:
         return self.rows.get(self.store.endpoint(endpoint).path, default)
 
+    def has(self, endpoint: str) -> bool:
+        """Whether the data standard has an endpoint."""
+        return self.store.model.get(endpoint) is not None
+
+    @functools.cached_property
+    def contact(self) -> str:
+        """What a student's contact is called: it was a parent before Data Standard 5."""
+        return "contact" if self.has("contacts") else "parent"
+
     def reference(self, endpoint: str, record: Mapping[str, Any]) -> Body:
         """A reference object to a record."""
         return self.store.endpoint(endpoint).key_values(record)
+
+    def reference_of(self, endpoint: str, **values: Any) -> Body:
+        """A reference object of values by flattened names; the data standard picks those of its key."""
+        return {name: values[name] for name in self.store.model.reference_names(f"ed-fi/{endpoint}")}
 
     def uri(self, descriptor: str, code: str) -> str:
         """The URI of a descriptor value, by its name without ``Descriptors``. Raises ``KeyError``."""
@@ -95,6 +111,12 @@ class World:
     def day(self, offset: int) -> str:
         """The date that many days after the first day of school."""
         return (self.first_day + dt.timedelta(days=offset)).isoformat()
+
+
+def _known(endpoint: Endpoint, record: Body) -> Body:
+    if record.keys() <= endpoint.fields.keys():
+        return record
+    return {name: value for name, value in record.items() if name in endpoint.fields}
 
 
 def descriptor_records(store: Store) -> dict[str, list[Body]]:

@@ -1,0 +1,94 @@
+"""Trying again what may pass, and what it is called when it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from edfi_dagster.config import TenantYear
+from edfi_dagster.ods.answers import NO_CONNECTION, Oversized, Transient, seconds_before_retry
+from edfi_dagster.ods.errors import (
+    EdFiError,
+    OdsDown,
+    OdsNotReady,
+    OdsUnreachable,
+    RequestRefused,
+    TooHeavy,
+    UnusableBody,
+)
+from edfi_dagster.ods.transport import Untrusted
+
+T = TypeVar("T")
+
+DEFAULT_RETRIES = 5
+# Of time-outs and 504s of one request: the second shows that it is the request.
+_HEAVY_ATTEMPTS = 2
+
+
+class Retries:
+    """For the requests to one ODS. ``sleep`` waits between them, and no place in flight is held meanwhile."""
+
+    def __init__(self, base_url: str, pair: TenantYear, sleep: Callable[[float], None]) -> None:
+        self._base = base_url
+        self._pair = pair
+        self._sleep = sleep
+
+    def persist(
+        self,
+        attempt: Callable[[bool], T],
+        *,
+        retries: int | None = None,
+        endpoint: str | None = None,
+        wanted: str = "",
+        lighter: bool = False,
+    ) -> T:
+        """What ``attempt`` returns, tried again while it fails in a way that may pass; its argument says if it is a retry.
+
+        ``wanted`` begins the message of what is given up; ``lighter`` as in ``OdsSession.get``.
+        """
+        retries = DEFAULT_RETRIES if retries is None else retries
+        failures = heavy = 0
+        while True:
+            try:
+                return attempt(failures > 0)
+            except Oversized as error:
+                raise self._too_large(error, endpoint, failures + 1, lighter) from None
+            except Untrusted as error:
+                raise self._untrusted(error) from None
+            except (Transient, UnusableBody) as error:
+                failures += 1
+                heavy = heavy + 1 if isinstance(error, Transient) and error.heavy else 0
+                if lighter and heavy and (heavy == _HEAVY_ATTEMPTS or failures > retries):
+                    raise self._error(TooHeavy, error.reason, endpoint, failures) from None
+                if failures > retries:
+                    raise self._given_up(error, endpoint, failures, wanted) from None
+                told = error.wait if isinstance(error, Transient) else 0.0
+            self._sleep(seconds_before_retry(failures, told))
+
+    def _given_up(
+        self, error: Transient | UnusableBody, endpoint: str | None, attempts: int, wanted: str
+    ) -> EdFiError:
+        # Never UnusableBody for a token: the request that waits for it would try all of this again.
+        kind: type[EdFiError] = OdsDown if error.reason == NO_CONNECTION else OdsUnreachable
+        if isinstance(error, UnusableBody) and not wanted:
+            kind = UnusableBody
+        return self._error(kind, f"{wanted}{error.reason}", endpoint, attempts)
+
+    def _too_large(self, error: Oversized, endpoint: str | None, attempts: int, lighter: bool) -> EdFiError:
+        if lighter:
+            return self._error(TooHeavy, error.reason, endpoint, attempts)
+        reason = f"{error.reason}; write a smaller page_size"
+        return RequestRefused(reason, status=error.status, pair=self._pair, endpoint=endpoint)
+
+    def _untrusted(self, error: Untrusted) -> EdFiError:
+        return OdsNotReady(
+            f"{self._base} is not trusted: {error.reason}; have this machine trust its issuer "
+            "(REQUESTS_CA_BUNDLE), or write verify_ssl: false",
+            pair=self._pair,
+        )
+
+    def _error(self, kind: type[EdFiError], reason: str, endpoint: str | None, attempts: int) -> EdFiError:
+        times = f"{attempts} attempts" if attempts > 1 else "1 attempt"
+        host = urlsplit(self._base).netloc.rpartition("@")[2]
+        return kind(f"{reason} from {host}, {times}", pair=self._pair, endpoint=endpoint)

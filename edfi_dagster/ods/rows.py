@@ -1,0 +1,138 @@
+"""The bytes of a page → its lines and ids, at the price of three passes and no object per value.
+
+The ODS indents its JSON; a lake line is the row without that layout, every value spelled as the ODS spelled it, keys
+in its order, unknown fields and repeated names included. JSON allows no raw line break inside a string, so what is
+left holds none. Nothing is parsed but each row's id, and a change's version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import msgspec
+
+from edfi_dagster.ods.errors import UnusableBody
+
+
+class _Identity(msgspec.Struct, gc=False):
+    id: str
+
+
+class _Change(msgspec.Struct, gc=False, rename={"change_version": "changeVersion"}):
+    id: str
+    change_version: int
+
+
+class _ChangeOf5(msgspec.Struct, gc=False, rename={"id": "Id", "change_version": "ChangeVersion"}):
+    id: str
+    change_version: int
+
+
+_rows = msgspec.json.Decoder(list[msgspec.Raw])
+_identity = msgspec.json.Decoder(_Identity)
+_identities = msgspec.json.Decoder(list[_Identity])
+_changes = msgspec.json.Decoder(list[_Change])
+_changes_of_5 = msgspec.json.Decoder(list[_ChangeOf5])
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Rows as JSON lines: ``text`` has one per row, each ended by a line feed; ``ids`` are theirs, in order."""
+
+    text: bytes
+    ids: list[str]
+    change_versions: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def rows(self) -> list[bytes]:
+        """The lines one by one, without their ends."""
+        return self.text[:-1].split(b"\n") if self.ids else []
+
+    def only(self, places: Sequence[int]) -> Lines:
+        """The lines at ``places``, in that order."""
+        versions = self.change_versions
+        first, end = (places[0], places[-1] + 1) if places else (0, 0)
+        if list(places) == list(
+            range(first, end)
+        ):  # nearly always: a page without the row it shares with another
+            text = self.text[self._start(first) : self._start(end)]
+            return Lines(text, self.ids[first:end], versions[first:end])
+        return Lines(
+            b"".join(self.rows[n] + b"\n" for n in places),
+            [self.ids[n] for n in places],
+            tuple(versions[n] for n in places) if versions else (),
+        )
+
+    def _start(self, line: int) -> int:
+        """Where a line begins in the text, looked for from the nearer end."""
+        text, at = self.text, 0
+        if line <= len(self) // 2:
+            for _ in range(line):
+                at = text.index(b"\n", at) + 1
+            return at
+        at = len(text)
+        for _ in range(len(self) - line):
+            at = text.rfind(b"\n", 0, at - 1) + 1
+        return at
+
+
+def record_lines(body: bytes) -> Lines:
+    """The records of a page. Raises UnusableBody where it is not a JSON list of objects with an id."""
+    compact = _compact(body)
+    try:
+        return Lines(_text(compact), [record.id for record in _identities.decode(compact)])
+    except msgspec.DecodeError:
+        raise UnusableBody("the body is not a list of records with an id") from None
+
+
+def change_lines(body: bytes) -> Lines:
+    """The deletes or key changes of a page, named ``id``/``changeVersion`` or, as 5.x does, ``Id``/``ChangeVersion``.
+
+    Raises UnusableBody where it is no list of those, or not in change-version order.
+    """
+    compact = _compact(body)
+    try:
+        text, changes = _text(compact), _read_changes(compact)
+    except msgspec.DecodeError:
+        raise UnusableBody("the body is not a list of changes with id and changeVersion") from None
+    versions = tuple(change.change_version for change in changes)
+    if any(later < earlier for earlier, later in pairwise(versions)):
+        raise UnusableBody("the changes are not in change-version order")
+    return Lines(text, [change.id for change in changes], versions)
+
+
+def record_line(body: bytes) -> bytes:
+    """One record, without a line end. Raises UnusableBody where it is not a JSON object with an id."""
+    compact = _compact(body)
+    try:
+        _identity.decode(compact)
+    except msgspec.DecodeError:
+        raise UnusableBody("the body is not a record with an id") from None
+    return compact
+
+
+def _compact(body: bytes) -> bytes:
+    try:
+        if not body.isascii():
+            body.decode()  # msgspec lets bytes that are not UTF-8 pass where it copies
+        return msgspec.json.format(body, indent=-1)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise UnusableBody("the body is cut or is not JSON") from None
+
+
+def _text(compact: bytes) -> bytes:
+    # Raw rows are views of the body: the join is their only copy. The last one is empty, for the line end.
+    return b"\n".join([*_rows.decode(compact), b""])
+
+
+def _read_changes(compact: bytes) -> Sequence[_Change | _ChangeOf5]:
+    try:
+        return _changes.decode(compact)
+    except msgspec.ValidationError:
+        return _changes_of_5.decode(compact)

@@ -1,0 +1,227 @@
+"""One request to one ODS: sent, and its answer read to the end or given up.
+
+``requests`` prepares and sends; three things are done by hand. Nothing of a session (cookies, .netrc, redirects,
+proxies looked up again for each request) stands between request and connection, and a body is read at once
+instead of in pieces of 10 KB: together less than half the processor time. An answer as a whole has a time limit,
+because the limit on silence alone lets one byte a minute go on for ever. And an answer has a largest size, so that
+a compressed one cannot fill the memory.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlencode
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_environ_proxies
+
+from edfi_dagster.ods.answers import NO_CONNECTION, Answer, Oversized, Transient
+
+# An answer may take so many times what may pass between two of its parts.
+WHOLE_ANSWER_TIMES = 10
+LARGEST_ANSWER_BYTES = 512 * 2**20
+# Measured: larger ones cost more where an answer is compressed.
+_PIECE_BYTES = 2**16
+_CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+class Untrusted(Exception):
+    """The server's certificate cannot be verified: trying again would not change it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Transport:
+    """The connections to one host. ``timeouts`` are the seconds for a connection, and for the next bytes of an answer.
+
+    ``largest`` is the most bytes of an answer after decompression.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        verify: bool,
+        connections: int,
+        timeouts: tuple[float, float],
+        largest: int = LARGEST_ANSWER_BYTES,
+    ) -> None:
+        self._timeouts = timeouts
+        self._largest = largest
+        self._verify = _verification() if verify else False
+        self._proxies = get_environ_proxies(base_url)
+        self._adapter = _Adapter(pool_maxsize=connections)
+        if not verify:
+            # The configuration says so; said once more with every request it would only hide other warnings.
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
+    def close(self) -> None:
+        self._adapter.close()
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        params: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """The answer, whatever its status. Raises Transient, Oversized or Untrusted."""
+        request = requests.PreparedRequest()
+        request.method = method
+        request.url = f"{_canonical(url)}?{urlencode(params)}" if params else _canonical(url)
+        request.headers = CaseInsensitiveDict(headers)
+        if body is not None:
+            request.body = body
+            request.headers["Content-Length"] = str(len(body))
+        try:
+            response = self._adapter.send(
+                request, stream=True, timeout=self._timeouts, verify=self._verify, proxies=self._proxies
+            )
+            try:
+                return Answer(self._read(response), response.headers, response.status_code)
+            finally:
+                # What was read to its end has gone back to the pool already; anything else is not used again.
+                response.raw.close()
+        except requests.RequestException as error:
+            raise _failure(error) from None
+        except urllib3.exceptions.HTTPError as error:
+            raise _failure(error, cut=True) from None
+        except OSError as error:
+            # How ``requests`` says that there is no such bundle of certificates.
+            raise Untrusted(str(error)) from None
+
+    def _read(self, response: requests.Response) -> bytes:
+        raw = response.raw
+        is_encoded = "Content-Encoding" in response.headers
+        if raw.length_remaining is not None and not is_encoded:
+            if raw.length_remaining > self._largest:
+                raise self._oversized(response)
+            plain: bytes = raw.read(decode_content=False)
+            return plain
+        pieces, size = [], 0
+        while piece := raw.read(_PIECE_BYTES, decode_content=is_encoded):
+            size += len(piece)
+            if size > self._largest:
+                raise self._oversized(response)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _oversized(self, response: requests.Response) -> Oversized:
+        return Oversized(f"the answer is larger than {self._largest >> 20} MiB", response.status_code)
+
+
+def _verification() -> str | bool:
+    """The bundle of certificates that the environment names, as ``requests`` looks for it, else its own."""
+    return next((path for name in _CA_BUNDLE_VARIABLES if (path := os.environ.get(name))), True)
+
+
+@lru_cache(maxsize=4096)
+def _canonical(url: str) -> str:
+    return requests.Request("GET", url).prepare().url or url
+
+
+def _failure(error: Exception, *, cut: bool = False) -> Transient | Untrusted:
+    """What happened, without the URL: query parameters may hold a student's identifier.
+
+    ``cut`` tells that the answer had begun.
+    """
+    parts = list(_chain(error))
+
+    def any_is(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(part, kinds) for part in parts)
+
+    if any_is(ssl.SSLCertVerificationError):
+        return Untrusted("its certificate cannot be verified")
+    if any_is(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
+        return Transient(NO_CONNECTION, suffering=True)
+    if any_is(requests.Timeout, urllib3.exceptions.TimeoutError):
+        return Transient("time-out", heavy=True, suffering=True)
+    if any_is(ssl.SSLError, urllib3.exceptions.SSLError, requests.exceptions.SSLError):
+        return Transient("TLS failure (check the certificate, or verify_ssl)")
+    if cut:
+        return Transient("answer cut off")
+    if isinstance(error, requests.ConnectionError):
+        return Transient(NO_CONNECTION)
+    return Transient(type(error).__name__)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    yield error
+    for inner in (*error.args, getattr(error, "reason", None)):
+        if isinstance(inner, BaseException):
+            yield from _chain(inner)
+
+
+class _Limited(io.RawIOBase):
+    """The bytes of one answer, until its time is over; what ``http.client`` asks a socket for is its file."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        silence = sock.gettimeout()
+        self._end = None if silence is None else time.monotonic() + silence * WHOLE_ANSWER_TIMES
+        self._source = sock.makefile("rb", buffering=0)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._end is not None and time.monotonic() > self._end:
+            raise TimeoutError("the answer has no end")
+        return self._source.readinto(buffer)
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(_Limited(sock), *args, **options)  # type: ignore[arg-type]
+
+
+class _Http(urllib3.connection.HTTPConnection):
+    response_class = _Response
+    # Whatever is set on http.client: it would print the token.
+    debuglevel = 0
+
+
+class _Https(urllib3.connection.HTTPSConnection):
+    response_class = _Response
+    debuglevel = 0
+
+
+class _HttpPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Http
+
+
+class _HttpsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Https
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **options)
+        manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        return manager

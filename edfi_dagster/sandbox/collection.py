@@ -1,0 +1,90 @@
+"""Reads of one collection: pages by offset and by cursor, partitions, deletes and key changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+
+from edfi_dagster.sandbox import changes, paging
+from edfi_dagster.sandbox.answers import JSON, json_response
+from edfi_dagster.sandbox.database import LAST_AGGREGATE_ID, Reader, Window, aggregate_id_of
+from edfi_dagster.sandbox.filters import matching, read_filters
+from edfi_dagster.sandbox.generations import Generation
+from edfi_dagster.sandbox.model import Endpoint
+from edfi_dagster.sandbox.store import Store
+
+
+@dataclass(frozen=True)
+class Collection:
+    """One endpoint as a request asks for it. ``parameters`` have lower-case names."""
+
+    store: Store
+    endpoint: Endpoint
+    reader: Reader
+    parameters: Mapping[str, str]
+    max_page: int
+
+    @property
+    def generation(self) -> Generation:
+        return self.store.generation
+
+    def page(self, between_reads: Callable[[], None]) -> Response:
+        """A page; rows that go while ``between_reads`` runs are missing from it."""
+        asked = paging.page_request(self.parameters, self.max_page, self.generation)
+        window = Window(asked.versions, asked.cursor) if asked.cursor else Window(asked.versions)
+        filters = read_filters(self.store.model, self.endpoint, self.parameters, self.generation)
+        found: Sequence[int] | None = None
+        if filters:
+            found = matching(self.reader, self.endpoint, window, filters)
+            positions = found[asked.offset : asked.offset + asked.limit]
+        elif asked.limit:
+            positions = self.reader.page(self.endpoint, window, asked.limit, asked.offset)
+        else:
+            positions = []
+        headers = dict(JSON)
+        if asked.total_count:
+            total = self.reader.count(self.endpoint, window) if found is None else len(found)
+            headers["Total-Count"] = str(total)
+        between_reads()
+        text = self.reader.joined(positions)
+        if text is not None and self.generation.cursor:
+            highest = asked.cursor[1] if asked.cursor else LAST_AGGREGATE_ID
+            following = aggregate_id_of(positions[-1]) + 1
+            headers["Next-Page-Token"] = paging.encoded_token(following, highest)
+        return Response(b"[]" if text is None else b"[\n%b\n]" % text, headers=headers)
+
+    def partitions(self) -> Response:
+        number = paging.partition_count(self.parameters)
+        window = Window(paging.versions(self.parameters))
+        filters = read_filters(self.store.model, self.endpoint, self.parameters, self.generation)
+        positions = (
+            matching(self.reader, self.endpoint, window, filters)
+            if filters
+            else self.reader.positions(self.endpoint, window)
+        )
+        small = paging.small_partitions_allowed(self.parameters)
+        starts = [
+            aggregate_id_of(p) for p in paging.partition_starts(positions, number, self.max_page, small=small)
+        ]
+        ends = [start - 1 for start in starts[1:]] + [LAST_AGGREGATE_ID]
+        return json_response(
+            {"pageTokens": [paging.encoded_token(*bounds) for bounds in zip(starts, ends, strict=False)]}
+        )
+
+    def deletes(self) -> Response:
+        asked = paging.changes_request(self.parameters, self.max_page, self.generation)
+        keyed = self.generation.keyed_deletes
+        rows = changes.tombstones(self.reader, self.endpoint, asked.versions, suppress=keyed)
+        return _page_of(rows if keyed else changes.bare(rows), asked)
+
+    def key_changes(self) -> Response:
+        asked = paging.changes_request(self.parameters, self.max_page, self.generation)
+        return _page_of(changes.key_changes(self.reader, self.endpoint, asked.versions), asked)
+
+
+def _page_of(rows: list[dict[str, Any]], asked: paging.PageRequest) -> Response:
+    headers = {"Total-Count": str(len(rows))} if asked.total_count else {}
+    return json_response(rows[asked.offset : asked.offset + asked.limit], headers=headers)
