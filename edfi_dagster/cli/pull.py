@@ -6,6 +6,7 @@ import io
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -90,16 +91,24 @@ def _pull_all(
         tmp_dir=request.platform.extract.tmp_dir,
     )
     collections = Collections(request.platform, session, partial(click.echo, err=True))
-    for endpoint in endpoints:
+
+    def pulled(endpoint: Endpoint) -> Manifest | EdFiError | None:
         try:
-            manifest = _pull(request, collections, run, endpoint)
+            return _pull(request, collections, run, endpoint)
         except WrongCredentials:
             raise
         except EdFiError as error:
-            failures.append(str(error))
-            continue
-        if manifest is not None:
-            yield manifest
+            return error
+
+    with ThreadPoolExecutor(run.threads) as threads:
+        try:
+            for found in threads.map(pulled, endpoints):
+                if isinstance(found, EdFiError):
+                    failures.append(str(found))
+                elif found is not None:
+                    yield found
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def _pull(
