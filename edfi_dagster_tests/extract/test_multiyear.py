@@ -200,19 +200,22 @@ def test_a_year_that_is_no_part_of_the_key_is_left_at_the_next_refresh(years: Ye
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_without_an_openapi_document_nothing_is_read_and_the_remedy_is_told(
+def test_without_an_openapi_document_the_data_standard_tells_what_has_a_year(
     version: str, years: Years
 ) -> None:
     years.bench.server.faults.add("/resources/swagger.json", status=404)
-    with pytest.raises(OdsNotReady, match=r"^grand_bend/2025 ed-fi/\w+: .*OpenAPI.*multiyear: false"):
-        years.run(THIS)
-    asked = years.bench.server.requests.matching("/ed-fi/")
-    assert [request for request in asked if not request.path.endswith("Descriptors")] == []
-    for name in (*OF_YEAR, *WHOLE):
-        assert years.current(THIS, name) == {}
-    years.bench.server.faults.clear()
     years.run(THIS)
     years.verify(THIS)
+
+
+def test_without_an_openapi_document_an_extension_is_not_read_and_the_remedy_is_told(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench("sample/buses", year={"multiyear": True})
+    bench.server.faults.add("/resources/swagger.json", status=404)
+    with pytest.raises(OdsNotReady, match=r"^grand_bend/2025 sample/buses: .*OpenAPI.*multiyear: false"):
+        bench.materialize()
+    assert bench.server.requests.matching("/sample/") == []
 
 
 def test_every_page_and_count_of_a_year_asks_for_it_and_changes_do_not(years: Years) -> None:

@@ -165,14 +165,28 @@ class District:
         self.bench.change("locations", room, classroomIdentificationCode=self._name())
 
     def recreate_plan_type(self) -> None:
-        for row in self.store.rows("graduationPlanTypeDescriptors"):
-            if row["codeValue"] == "Mine":
-                self.bench.recreate("graduationPlanTypeDescriptors", row["id"])
-                return
+        """With the plans of that type: the tombstones of those are not hidden, although their keys live again."""
+        mine = [
+            row["id"]
+            for row in self.store.rows("graduationPlanTypeDescriptors")
+            if row["codeValue"] == "Mine"
+        ]
+        plans = [
+            row
+            for row in self.store.rows("graduationPlans")
+            if row["graduationPlanTypeDescriptor"] == f"{PLAN_TYPE}#Mine"
+        ]
+        if plans and not self._overlap:
+            raise LookupError("would live again")
+        for plan in plans:
+            self.store.delete("graduationPlans", plan["id"])
+        for record_id in mine:
+            self.store.delete("graduationPlanTypeDescriptors", record_id)
         self.store.post(
             "graduationPlanTypeDescriptors",
-            {"namespace": PLAN_TYPE, "codeValue": "Mine", "shortDescription": "Mine"},
+            {"namespace": PLAN_TYPE, "codeValue": "Mine", "shortDescription": self._name()},
         )
+        self._mine["graduationPlans"] += [self.store.post("graduationPlans", changed(plan)) for plan in plans]
 
     def begin(self) -> None:
         if len(self.open) < 3 and self._overlap:
@@ -297,7 +311,7 @@ def live_and_settle(make_bench: MakeBench, seed: int, nights: int) -> None:
         nightly.bench.server.site.settings.max_page = nightly.largest_page
 
 
-@pytest.mark.parametrize("seed", [1, 4])
+@pytest.mark.parametrize("seed", [1, 3])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_warehouse_equals_the_ods_after_random_nights(make_bench: MakeBench, version: str, seed: int) -> None:
     live_and_settle(make_bench, seed, nights=2)
