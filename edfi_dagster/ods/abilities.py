@@ -15,7 +15,8 @@ class Abilities:
     ``counts_changes``: Total-Count of deletes and key changes; ``key_changes``: /keyChanges is there for certain;
     ``cursor``: pages by token, and /partitions; ``first_page_has_token``: a window's first page can be continued
     (DMS orders a window by change version and then gives no token, so a walk must begin at /partitions);
-    ``namespaces``: the namespace is part of an endpoint's path.
+    ``namespaces``: the namespace is part of an endpoint's path; ``largest_page``: rows that no page may exceed, where
+    that does not depend on the host.
     """
 
     change_versions: bool
@@ -25,6 +26,7 @@ class Abilities:
     cursor: bool
     first_page_has_token: bool
     namespaces: bool
+    largest_page: int | None
 
     @classmethod
     def of(cls, version: Version) -> Abilities:
@@ -36,4 +38,5 @@ class Abilities:
             cursor=version >= (7, 3),
             first_page_has_token=(7, 3) <= version < (8, 0),
             namespaces=version >= (3, 0),
+            largest_page=None if version >= (3, 0) else 100,
         )

@@ -94,7 +94,8 @@ class Collection:
         self.tally = Tally()
         self.abilities = session.abilities
         self._published = published or PublishedEndpoints(session)
-        self._most = self._size = min(page_size, self._published.largest_page or page_size)
+        largest = self._published.largest_page or self.abilities.largest_page or page_size
+        self._most = self._size = min(page_size, largest)
         self._good_pages = 0
         self._lock = threading.Lock()
         self._session = session
