@@ -22,6 +22,8 @@ from edfi_dagster.warehouse.ledger import Entry, Reading, Watermarks
 
 # Deletes and key changes commit with their records or after them, so without these they are not even read.
 _WAITS = KindResult(Result.UNCHANGED, cause="waits for its records")
+# Above so many records that a cascade rewrote, reading the endpoint whole may cost less.
+_MANY_READ_BY_ID = 500
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,10 @@ class Reader:
         came = records.ids.among(changes.new_keys)
         missing = [key for record_id, key in changes.new_keys.items() if record_id not in came]
         ids = self._with_old_key(read.endpoint, missing)
+        if len(ids) > _MANY_READ_BY_ID and self._is_cheaper_whole(records, len(ids)):
+            read.full = True
+            records.read_full()
+            return
         gone: list[str] = []
 
         def found() -> Iterator[tuple[str, bytes]]:
@@ -163,6 +169,11 @@ class Reader:
 
         records.add(found())
         changes.gone = tuple(gone)
+
+    def _is_cheaper_whole(self, records: Pull, single_reads: int) -> bool:
+        """Whether all pages of an endpoint are far fewer requests than so many of its records one by one."""
+        pages = records.collection.count(EVERYTHING) / records.collection.page_size
+        return single_reads > 4 * pages
 
     # -- around them ----------------------------------------------------------------------------------
 

@@ -18,7 +18,14 @@ from edfi_dagster.lake.manifest import latest_stamp
 from edfi_dagster.lake.pull import PullRun, newest_to_read
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.catalogue import Endpoint
-from edfi_dagster.ods.errors import OdsDown, OdsNotReady, OdsRestored, SnapshotGone, WrongCredentials
+from edfi_dagster.ods.errors import (
+    EdFiError,
+    OdsDown,
+    OdsNotReady,
+    OdsRestored,
+    SnapshotGone,
+    WrongCredentials,
+)
 from edfi_dagster.ods.pages import RECORDS
 from edfi_dagster.warehouse import ledger, load
 from edfi_dagster.warehouse.contract import Connection, WarehouseError
@@ -169,10 +176,17 @@ class _PairRun:
     def _check_still_there(self) -> None:
         """An ODS that was restored while it was read would be noticed later only if it stayed behind until then."""
         newest = self._pull_run.newest
-        if newest is not None and self.interrupted is None:
-            now = self._job.session.newest_change_version()
-            if _caught_up(self._job, now, newest) < newest:
-                self.interrupted = OdsRestored("it went back while it was read", pair=self._job.pair)
+        if newest is None or self.interrupted is not None:
+            return
+        try:
+            now = _caught_up(self._job, self._job.session.newest_change_version(), newest)
+        except EdFiError as error:  # what was read is read; the next run asks again before anything else
+            self._job.warn(
+                f"{error}; asked only whether the ODS is still the same, and what was read is committed"
+            )
+            return
+        if now < newest:
+            self.interrupted = OdsRestored("it went back while it was read", pair=self._job.pair)
 
     # -- reading --------------------------------------------------------------------------------------
 

@@ -96,6 +96,7 @@ class Collection:
         self._published = published or PublishedEndpoints(session)
         largest = self._published.largest_page or self.abilities.largest_page or page_size
         self._most = self._size = min(page_size, largest)
+        self._is_tried = False
         self._good_pages = 0
         self._lock = threading.Lock()
         self._session = session
@@ -113,6 +114,15 @@ class Collection:
     def page_size(self) -> int:
         """Rows asked for per page now."""
         return self._size
+
+    def of_deletes(self) -> Collection:
+        """The deletes of the same endpoint."""
+        session, endpoint = self._session, self.endpoint
+        found = Collection(
+            session, endpoint, DELETES, page_size=self._most, retries=self._retries, published=self._published
+        )
+        found.tally = self.tally
+        return found
 
     # -- requests --------------------------------------------------------------------------------------
 
@@ -219,6 +229,8 @@ class Collection:
                 if error.status != 400 or not self._has_found_limit(size):
                     raise
             else:
+                if self._is_tried:  # only now is it known that the size was what the ODS refused
+                    self._published.largest_page, self._is_tried = self._most, False
                 self._note_good_page()
                 return answer
 
@@ -227,7 +239,7 @@ class Collection:
         limit = self._published.page_limit() or (refused // 2 if refused >= 2 * _ALWAYS_ALLOWED else refused)
         if limit >= refused:
             return False
-        self._published.largest_page = self._most = limit
+        self._most, self._is_tried = limit, True
         self._resize(limit)
         return True
 
