@@ -62,21 +62,21 @@ def drip(text: bytes, seconds: float) -> Iterator[bytes | float]:
 def test_an_answer_that_trickles_for_ever_ends_as_a_time_out(pieces: list[bytes | float]) -> None:
     began = time.monotonic()
     with pytest.raises(Transient, match="time-out") as caught:
-        sent(Reply(raw=pieces), read=0.05)
-    assert 0.05 * WHOLE_ANSWER_TIMES <= time.monotonic() - began < 0.05 * WHOLE_ANSWER_TIMES + 1.0
+        sent(Reply(raw=pieces), read=0.25)
+    assert 0.25 * WHOLE_ANSWER_TIMES <= time.monotonic() - began < 0.25 * WHOLE_ANSWER_TIMES + 5.0
     assert (caught.value.heavy, caught.value.suffering) == (True, True)
 
 
 def test_an_answer_may_take_longer_than_one_silence_may() -> None:
-    pieces = [HEAD + b"Content-Length: 20\r\n\r\n", *drip(b"x" * 20, 0.01)]
-    assert sent(Reply(raw=pieces), read=0.1).body == b"x" * 20
+    pieces = [HEAD + b"Content-Length: 60\r\n\r\n", *drip(b"x" * 60, 0.01)]
+    assert sent(Reply(raw=pieces), read=0.3).body == b"x" * 60
 
 
 def test_each_answer_on_a_connection_has_its_own_time() -> None:
     with StandIn(lambda asked: Reply(b"x")) as ods:
-        transport = Transport(ods.url, verify=True, connections=1, timeouts=(1.0, 0.02))
+        transport = Transport(ods.url, verify=True, connections=1, timeouts=(1.0, 0.2))
         for _ in range(6):
-            time.sleep(0.02 * WHOLE_ANSWER_TIMES / 4)
+            time.sleep(0.2 * WHOLE_ANSWER_TIMES / 4)
             assert transport.send("GET", f"{ods.url}/x", {}).body == b"x"
         transport.close()
 
