@@ -11,6 +11,7 @@ from edfi_dagster.config.secrets import Secret
 from edfi_dagster.config.values import ConfigPath, Model, Text, Url, check_path_piece, says_kind
 
 Compression = Literal["zstd", "gzip"]
+Encryption = Literal["AES256", "aws:kms"]
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
@@ -36,7 +37,10 @@ class LocalLake(Model):
 
 
 class S3Lake(Model):
-    """A bucket of S3 or of a service that speaks its protocol. Without keys the machine's role is used."""
+    """A bucket of S3 or of a service that speaks its protocol. Without keys the machine's role is used.
+
+    Without `encryption` the bucket's own default holds; without `kms_key_id`, `aws:kms` takes AWS's own key for S3.
+    """
 
     kind: Literal["s3"]
     bucket: Annotated[StrictStr, AfterValidator(_bucket)]
@@ -45,6 +49,8 @@ class S3Lake(Model):
     endpoint_url: Url | None = None
     access_key_id: Secret | None = None
     secret_access_key: Secret | None = None
+    encryption: Encryption | None = None
+    kms_key_id: Text | None = None
     compression: Compression = "zstd"
 
     @model_validator(mode="after")
@@ -53,6 +59,14 @@ class S3Lake(Model):
             raise ValueError(
                 "access_key_id and secret_access_key go together; give both, or neither to use the"
                 " machine's role"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _key_of_an_encryption(self) -> Self:
+        if self.kms_key_id is not None and self.encryption != "aws:kms":
+            raise ValueError(
+                "kms_key_id is of no use without encryption: aws:kms; write that, or take it out"
             )
         return self
 

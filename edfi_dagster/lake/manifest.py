@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import msgspec
@@ -11,6 +12,8 @@ from edfi_dagster.config import TenantYear
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.store import LakeError, LakeStore
 from edfi_dagster.ods.pages import RecordKind
+
+_READ_AT_ONCE = 8
 
 
 class PulledFile(msgspec.Struct, frozen=True):
@@ -107,9 +110,13 @@ def latest_stamp(store: LakeStore, pair: TenantYear) -> datetime | None:
 
 
 def manifests(store: LakeStore, pair: TenantYear, stamp: datetime) -> Iterator[Manifest]:
-    """Every manifest of one run."""
+    """Every manifest of one run, several read side by side: a lake far away takes its time for each."""
     run = paths.run_folder(pair, stamp)
-    for folder in store.children(run):
-        for name in store.children(f"{run}/{folder}"):
-            if name.endswith(".manifest.json"):
-                yield read_manifest(store, f"{run}/{folder}/{name}")
+    found = [
+        f"{run}/{folder}/{name}"
+        for folder in store.children(run)
+        for name in store.children(f"{run}/{folder}")
+        if name.endswith(".manifest.json")
+    ]
+    with ThreadPoolExecutor(_READ_AT_ONCE, "manifests") as reading:
+        yield from reading.map(lambda path: read_manifest(store, path), found)

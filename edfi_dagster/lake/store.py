@@ -1,15 +1,14 @@
-"""Where the lake lies. Another object store is one more class with these seven methods."""
+"""Where the lake lies. Another object store is one more class with these eight methods."""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
-from edfi_dagster.config import ConfigError
 from edfi_dagster.config.lake import Lake
 
 
@@ -40,7 +39,22 @@ class LakeStore(Protocol):
         """What a warehouse or a person opens the file by."""
         ...
 
+    def local_files(self, paths: Sequence[str]) -> AbstractContextManager[list[Path]]:
+        """The files on this machine's disk, in the same order, for as long as the block lasts.
+
+        A lake elsewhere copies them, compressed as they are, and takes the copies away at the end; nobody writes to them.
+        """
+        ...
+
     def check_writable(self) -> None: ...
+
+
+def below_root(path: str) -> PurePosixPath:
+    """``path``, if it leads nowhere but below the lake's root. Raises LakeError."""
+    relative = PurePosixPath(path)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise LakeError(f"{path!r} would lie outside the lake")
+    return relative
 
 
 class LocalLake:
@@ -86,16 +100,17 @@ class LocalLake:
     def uri(self, path: str) -> str:
         return str(self._path(path))
 
+    @contextmanager
+    def local_files(self, paths: Sequence[str]) -> Iterator[list[Path]]:
+        yield [self._path(path) for path in paths]
+
     def check_writable(self) -> None:
         with self.writing(".check") as stream:
             stream.write(b"")
         self.delete(".check")
 
     def _path(self, path: str) -> Path:
-        relative = PurePosixPath(path)
-        if relative.is_absolute() or ".." in relative.parts:
-            raise LakeError(f"{path!r} would lie outside the lake")
-        return self._root / relative
+        return self._root / below_root(path)
 
     @contextmanager
     def _explained(self, path: str) -> Iterator[None]:
@@ -108,8 +123,10 @@ class LocalLake:
             ) from error
 
 
-def open_lake(config: Lake) -> LakeStore:
-    """The store of a ``lake:`` block."""
+def open_lake(config: Lake, tmp_dir: Path | None = None) -> LakeStore:
+    """The store of a ``lake:`` block; nothing is contacted yet. ``tmp_dir`` takes the copies of ``local_files``."""
     if config.kind == "local":
         return LocalLake(config.root)
-    raise ConfigError(f"lake.kind: {config.kind!r} cannot be opened; write kind: local")
+    from edfi_dagster.lake.s3 import S3Lake  # boto3 takes long to load, and a local lake does without
+
+    return S3Lake(config, tmp_dir)
