@@ -14,6 +14,11 @@ from edfi_dagster.config.values import ConfigPath, Identifier, Model, Text, says
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.$@+-]+")
 _RESERVED_PREFIXES = frozenset({"earthbeam", "ed_fi"})
+STATEMENT_TIMEOUT = "STATEMENT_TIMEOUT_IN_SECONDS"
+# Our SQL relies on these, so each session sets them itself.
+_OWN_PARAMETERS = frozenset(
+    {"AUTOCOMMIT", "QUOTED_IDENTIFIERS_IGNORE_CASE", "TIMESTAMP_TYPE_MAPPING", "TIMEZONE"}
+)
 
 
 def _plain(value: str) -> str:
@@ -50,6 +55,21 @@ def _session_value(value: object) -> object:
     return value
 
 
+def _parameter_name(value: str) -> str:
+    name = value.upper()
+    if name in _OWN_PARAMETERS:
+        raise ValueError("is set by every session itself; take it out")
+    return name
+
+
+def _time_out(parameters: Mapping[str, str | int | float | bool]) -> Mapping[str, str | int | float | bool]:
+    seconds = parameters.get(STATEMENT_TIMEOUT, 1)
+    if isinstance(seconds, bool) or not isinstance(seconds, int) or not 1 <= seconds <= 604800:
+        raise ValueError(f"{STATEMENT_TIMEOUT} must be a number of seconds between 1 and 604800")
+    return parameters
+
+
+ParameterName = Annotated[Identifier, AfterValidator(_parameter_name)]
 SessionValue = Annotated[str | int | float | bool, BeforeValidator(_session_value)]
 Plain = Annotated[StrictStr, AfterValidator(_plain)]
 
@@ -82,7 +102,7 @@ class SnowflakeWarehouse(Model):
     host: Text | None = None
     port: Annotated[int, Field(strict=True, ge=1, le=65535)] | None = None
     protocol: Literal["https", "http"] = "https"
-    session_parameters: Mapping[Identifier, SessionValue] = {}
+    session_parameters: Annotated[Mapping[ParameterName, SessionValue], AfterValidator(_time_out)] = {}
 
     @model_validator(mode="after")
     def _one_way_to_sign_in(self) -> Self:

@@ -6,58 +6,55 @@ deleted: the rule by which the dbt packages stage raw rows (warehouse.md 1.4), w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.ods.catalogue import Endpoint
-from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection, RawTable
+from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection, Dialect, RawTable
 
 _ID_SPELLINGS = ("id", "Id", "ID")
 
 
-def identity(connection: Connection, column: str = "v") -> str:
+def identity(dialect: Dialect, column: str = "v") -> str:
     """SQL for a record's or tombstone's id: 32 lower-case hex digits, however it is written."""
-    return _identity([connection.text(spelling, column) for spelling in _ID_SPELLINGS])
+    return _identity([dialect.text(spelling, column) for spelling in _ID_SPELLINGS])
 
 
-def keyed(
-    connection: Connection, source: str, key: Sequence[str], keep: Sequence[str], *, where: str = ""
-) -> str:
+def keyed(dialect: Dialect, source: str, key: Sequence[str], keep: Sequence[str], *, where: str = "") -> str:
     """A query of ``source``: the columns ``keep``, ``id``, ``natural_key`` and ``modified``, the time of the ODS.
 
     ``key`` holds the JSON paths of the natural key, which becomes one text, compared exactly; the id where it is
     not known. Each record is parsed once, however many parts its key has.
     """
-    paths = [*_ID_SPELLINGS, "_lastModifiedDate", *key]
-    texts = [f"texts[{n + 1}]" for n in range(len(paths))]
-    own = _identity(texts[:3])
+    texts = dialect.texts([*_ID_SPELLINGS, "_lastModifiedDate", *key])
+    own = _identity(texts.each[:3])
     natural_key = own
     if key:
-        parts = texts[4:]
+        parts = texts.each[4:]
         missing = " OR ".join(f"{part} IS NULL" for part in parts)
         # A part that is missing means that the record is not of the shape we know: then no two may be taken for one.
         natural_key = f"CASE WHEN {missing} THEN {own} ELSE concat_ws(chr(31), {', '.join(parts)}) END"
     columns = ", ".join(keep)
     return f"""SELECT {columns}, {own} AS id, {natural_key} AS natural_key,
-          rtrim(coalesce({texts[3]}, ''), 'Z') AS modified
-        FROM (SELECT {columns}, {connection.texts(paths)} AS texts FROM {source} {where}) parsed"""
+          rtrim(coalesce({texts.each[3]}, ''), 'Z') AS modified
+        FROM (SELECT {columns}, {texts.select} FROM {source} {where}) parsed"""
 
 
 def _identity(spellings: Sequence[str]) -> str:
     return f"lower(replace(coalesce({', '.join(spellings)}), '-', ''))"
 
 
-def current_sql(connection: Connection, table: RawTable) -> str:
+def current_sql(dialect: Dialect, table: RawTable) -> str:
     """A query for the current rows of all pairs and names in a raw table: the ten columns."""
     columns = ", ".join(f"r.{column}" for column in RAW_COLUMNS)
-    rows = keyed(connection, connection.table(table.name), table.key, RAW_COLUMNS)
-    if not table.applies_deletes:
-        tombstones, deleted = "", "CAST(NULL AS TIMESTAMP)"
-    else:
+    rows = keyed(dialect, dialect.table(table.name), table.key, RAW_COLUMNS)
+    # No tombstone, but of the right type.
+    tombstones, deleted = "", "CASE WHEN FALSE THEN r.pull_timestamp END"
+    if table.applies_deletes:
         deleted = "d.deleted_at"
         tombstones = f"""LEFT JOIN (
-            SELECT tenant_code, api_year, name, {identity(connection)} AS id, max(pull_timestamp) AS deleted_at
-            FROM {connection.table(connection.names.deletes)} GROUP BY 1, 2, 3, 4) d
+            SELECT tenant_code, api_year, name, {identity(dialect)} AS id, max(pull_timestamp) AS deleted_at
+            FROM {dialect.table(dialect.names.deletes)} GROUP BY 1, 2, 3, 4) d
           ON d.tenant_code = r.tenant_code AND d.api_year = r.api_year AND d.name = r.name AND d.id = r.id"""
     return f"""SELECT {", ".join(RAW_COLUMNS)} FROM (
         SELECT *, row_number() OVER (
@@ -68,10 +65,10 @@ def current_sql(connection: Connection, table: RawTable) -> str:
       WHERE recency = 1 AND deleted_at IS NULL"""
 
 
-def view_sql(connection: Connection, table: RawTable) -> str:
-    """The view ``<table>_current``, for people and notebooks."""
-    name = connection.table(f"{table.name}_current")
-    return f"CREATE OR REPLACE VIEW {name} AS {current_sql(connection, table)}"
+def view_sql(dialect: Dialect, table: RawTable, *, options: str = "") -> str:
+    """The view ``<table>_current``, for people and notebooks; ``options`` stand between its name and AS."""
+    name = dialect.table(f"{table.name}_current")
+    return f"CREATE OR REPLACE VIEW {name} {options} AS {current_sql(dialect, table)}"
 
 
 def raw_table(connection: Connection, endpoint: Endpoint) -> RawTable:
@@ -83,30 +80,29 @@ def raw_table(connection: Connection, endpoint: Endpoint) -> RawTable:
 
 def current_rows(
     connection: Connection, pair: TenantYear, endpoint: Endpoint, *, sideloads: bool = False
-) -> list[tuple[str, str]]:
+) -> Iterator[tuple[str, str]]:
     """(name, record as JSON text) of one endpoint's current rows; with ``sideloads`` also those bundles put there."""
-    where = "tenant_code = ? AND api_year = ? AND " + (
-        "(name = ? OR left(name, ?) = ?)" if sideloads else "name = ?"
-    )
     prefix = f"{endpoint.snake}__"
-    parameters = [*pair, endpoint.snake, *([len(prefix), prefix] if sideloads else [])]
-    return [
-        (str(name), str(value))
-        for name, value in connection.rows(
-            f"SELECT name, v FROM ({current_sql(connection, raw_table(connection, endpoint))}) c WHERE {where}",
-            parameters,
-        )
-    ]
+    named = f"(name = ? OR left(name, {len(prefix)}) = ?)" if sideloads else "name = ?"
+    for name, value in connection.each(
+        f"SELECT name, {connection.json()} FROM ({current_sql(connection, raw_table(connection, endpoint))}) c "
+        f"WHERE tenant_code = ? AND api_year = ? AND {named}",
+        [*pair, endpoint.snake, *([prefix] if sideloads else [])],
+    ):
+        yield str(name), str(value)
 
 
 def latest_keys(
     connection: Connection, pair: TenantYear, endpoint: Endpoint, ids: Sequence[str]
 ) -> dict[str, list[str | None]]:
     """id → the parts of the natural key in its latest raw row, for those of ``ids`` that have one."""
-    parts = ", ".join(f"{connection.text(path)} AS part_{n}" for n, path in enumerate(endpoint.key.values()))
+    names = [f"part_{n}" for n in range(len(endpoint.key))]
+    parts = [
+        f"{connection.text(path)} AS {name}" for path, name in zip(endpoint.key.values(), names, strict=True)
+    ]
     found = connection.rows(
-        f"""SELECT * EXCLUDE (pull_timestamp) FROM (
-            SELECT {identity(connection)} AS id, {parts}, pull_timestamp
+        f"""SELECT {", ".join(["id", *names])} FROM (
+            SELECT {", ".join([f"{identity(connection)} AS id", *parts, "pull_timestamp"])}
             FROM {connection.table(endpoint.snake)} WHERE tenant_code = ? AND api_year = ? AND name = ?) keyed
         WHERE id IN ({", ".join("?" * len(ids))})
         QUALIFY row_number() OVER (PARTITION BY id ORDER BY pull_timestamp DESC) = 1""",

@@ -11,7 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,17 @@ from edfi_dagster.config import TenantYear
 from edfi_dagster.config.warehouse import TableNames
 from edfi_dagster.lake.manifest import PulledFile
 from edfi_dagster.lake.store import LakeStore
-from edfi_dagster.warehouse.contract import LEASES, RawTable, Waiting, WarehouseError
+from edfi_dagster.warehouse.contract import (
+    LEASES,
+    LeaseTerms,
+    RawTable,
+    Texts,
+    Waiting,
+    WarehouseError,
+    has_current_view,
+    raw_tables,
+    side_tables,
+)
 from edfi_dagster.warehouse.current import view_sql
 
 if TYPE_CHECKING:
@@ -29,6 +40,7 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT_SECONDS = 600.0
 _TELL_AFTER_SECONDS = 5.0
+_FETCHED_AT_ONCE = 2000
 
 _RAW = """(tenant_code VARCHAR, api_year INTEGER, pull_date DATE, pull_timestamp TIMESTAMP, file_row_number BIGINT,
 filename VARCHAR, name VARCHAR, ods_version VARCHAR, data_model_version VARCHAR, v JSON)"""
@@ -51,6 +63,11 @@ class DuckDBConnection:
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._execute(sql, parameters).fetchall()
 
+    def each(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        found = self._execute(sql, parameters)
+        while batch := found.fetchmany(_FETCHED_AT_ONCE):
+            yield from batch
+
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         result = self._execute(sql, parameters).fetchone()
         return int(result[0]) if result and isinstance(result[0], int) else 0
@@ -65,33 +82,48 @@ class DuckDBConnection:
             self._rollback()
             raise
 
-    def stage(self, name: str, files: Sequence[PulledFile]) -> None:
+    def stage(self, name: str, files: Sequence[PulledFile]) -> int:
         empty = "SELECT NULL::JSON AS v, NULL::VARCHAR AS path, 0::BIGINT AS read_order WHERE FALSE"
         lines, paths = _quoted(f"{name}_lines"), _quoted(f"{name}_paths")
-        source = _lines(self._lake, files) if files else empty
-        self._execute(f"CREATE OR REPLACE TEMP TABLE {lines} AS {source}")
+        names = [file.path for file in files]
+        with self._lake.local_files(names) as local:
+            places = [str(place) for place in local]
+            source = _lines(places) if places else empty
+            self._execute(f"CREATE OR REPLACE TEMP TABLE {lines} AS {source}")
         self._execute(f"CREATE OR REPLACE TEMP TABLE {paths} (path VARCHAR, filename VARCHAR, first BIGINT)")
         if files:
             self._execute(
                 f"INSERT INTO {paths} SELECT n.path, n.filename, min(l.read_order) "
                 f"FROM (VALUES {', '.join(['(?, ?)'] * len(files))}) n(path, filename) "
                 f"JOIN {lines} l ON l.path = n.path GROUP BY ALL",
-                [value for file in files for value in (self._lake.uri(file.path), file.path)],
+                [value for pair in zip(places, names, strict=True) for value in pair],
             )
         self._execute(
             f"""CREATE OR REPLACE TEMP VIEW {_quoted(name)} AS
             SELECT l.v, p.filename, l.read_order, l.read_order - p.first + 1 AS file_row_number
             FROM {lines} l JOIN {paths} p USING (path)"""
         )
+        ((staged,),) = self.rows(f"SELECT count(*) FROM {_quoted(name)}")
+        return int(staged)
 
     def text(self, path: str, column: str = "v") -> str:
         return f"json_extract_string({column}, {_json_path(path)})"
 
-    def texts(self, paths: Sequence[str], column: str = "v") -> str:
-        return f"json_extract_string({column}, [{', '.join(map(_json_path, paths))}])"
+    def texts(self, paths: Sequence[str], column: str = "v") -> Texts:
+        select = f"json_extract_string({column}, [{', '.join(map(_json_path, paths))}]) AS texts"
+        return Texts(select, tuple(f"texts[{n + 1}]" for n in range(len(paths))))
+
+    def json(self, column: str = "v") -> str:
+        return f"{column}::VARCHAR"
+
+    def parsed(self, text: str) -> str:
+        return f"CAST({text} AS JSON)"
 
     def same(self, left: str, right: str) -> str:
         return f"{left}::VARCHAR = {right}::VARCHAR"
+
+    def now(self) -> str:
+        return f"TIMESTAMP '{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}'"
 
     def replace_partition(self, name: str, frame: pd.DataFrame, pair: TenantYear) -> None:
         table = self.table(name)
@@ -119,6 +151,9 @@ class DuckDBConnection:
 
 class DuckDBWarehouse:
     """Raw tables in one schema of one DuckDB file."""
+
+    lease_terms = LeaseTerms()
+    loads_at_once = 1  # one process writes the file, and each of its statements has all cores
 
     def __init__(
         self,
@@ -164,7 +199,6 @@ class DuckDBWarehouse:
 
     def prepare(self, tables: Sequence[RawTable]) -> list[str]:
         with self.connected() as connection:
-            wanted = [*tables, *self._shared()]
             found = {
                 row[0]
                 for row in connection.rows(
@@ -174,35 +208,35 @@ class DuckDBWarehouse:
             if all(t.name in found and f"{t.name}_current" in found for t in tables) and LEASES in found:
                 return []
             with connection.transaction():
-                self._create(connection, wanted)
-            return [table.name for table in wanted if table.name not in found]
+                for statement in self._makings(connection, tables):
+                    connection.run(statement)
+            return [t.name for t in raw_tables(tables, self._names) if t.name not in found]
 
-    def _shared(self) -> list[RawTable]:
-        names = self._names
-        descriptors = RawTable(names.descriptors, ("namespace", "codeValue"), applies_deletes=False)
-        return [descriptors, RawTable(names.deletes, ()), RawTable(names.key_changes, ())]
+    def setup(self, tables: Sequence[RawTable]) -> None:
+        with self.connected() as connection, connection.transaction():
+            for statement in self._makings(connection, tables):
+                connection.run(statement)
 
-    def _create(self, connection: DuckDBConnection, tables: Sequence[RawTable]) -> None:
-        names = self._names
-        connection.run(f"CREATE SCHEMA IF NOT EXISTS {_quoted(self._schema)}")
-        for table in tables:
-            connection.run(f"CREATE TABLE IF NOT EXISTS {connection.table(table.name)} {_RAW}")
-        for name, columns in {
-            names.change_versions: "tenant_code VARCHAR, api_year INTEGER, name VARCHAR, pull_date DATE, "
-            "pull_timestamp TIMESTAMP, max_version BIGINT, is_active BOOLEAN, is_deletes BOOLEAN, "
-            "is_key_changes BOOLEAN",
-            names.total_counts: "tenant_code VARCHAR, api_year INTEGER, name VARCHAR, pull_date DATE, "
-            "pull_timestamp TIMESTAMP, total_count BIGINT",
-            LEASES: "tenant_code VARCHAR, api_year INTEGER, holder VARCHAR, renewed_at TIMESTAMP, "
-            "last_stamp TIMESTAMP",
-        }.items():
-            connection.run(f"CREATE TABLE IF NOT EXISTS {connection.table(name)} ({columns})")
-        connection.run(
-            f"ALTER TABLE {connection.table(names.change_versions)} ADD COLUMN IF NOT EXISTS is_key_changes BOOLEAN"
-        )
-        for table in tables:
-            if table.name not in {names.deletes, names.key_changes}:
-                connection.run(view_sql(connection, table))
+    def setup_statements(self, tables: Sequence[RawTable]) -> list[str]:
+        with closing(duckdb.connect()) as nowhere:
+            dialect = DuckDBConnection(nowhere, self._schema, self._names, self._lake)
+            return list(self._makings(dialect, tables))
+
+    def close(self) -> None:
+        """The file is closed already: after its last user."""
+
+    def _makings(self, dialect: DuckDBConnection, tables: Sequence[RawTable]) -> Iterator[str]:
+        names, raw = self._names, raw_tables(tables, self._names)
+        yield f"CREATE SCHEMA IF NOT EXISTS {_quoted(self._schema)}"
+        for table in raw:
+            yield f"CREATE TABLE IF NOT EXISTS {dialect.table(table.name)} {_RAW}"
+        for name, columns in side_tables(names, json="JSON", timestamp="TIMESTAMP").items():
+            yield f"CREATE TABLE IF NOT EXISTS {dialect.table(name)} ({columns})"
+        versions = dialect.table(names.change_versions)
+        yield f"ALTER TABLE {versions} ADD COLUMN IF NOT EXISTS is_key_changes BOOLEAN"
+        for table in raw:
+            if has_current_view(table, names):
+                yield view_sql(dialect, table)
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -280,9 +314,9 @@ class DuckDBWarehouse:
                 os.close(lock)
 
 
-def _lines(lake: LakeStore, files: Sequence[PulledFile]) -> str:
-    listed = ", ".join(_literal(lake.uri(file.path)) for file in files)
-    compression = "zstd" if files[0].path.endswith(".zst") else "gzip"
+def _lines(places: Sequence[str]) -> str:
+    listed = ", ".join(map(_literal, places))
+    compression = "zstd" if places[0].endswith(".zst") else "gzip"
     return (
         "SELECT json AS v, filename AS path, row_number() OVER () AS read_order "
         f"FROM read_json_objects([{listed}], format='newline_delimited', compression='{compression}', "

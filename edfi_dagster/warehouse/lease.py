@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from edfi_dagster.config import TenantYear
+from edfi_dagster.warehouse import clock
 from edfi_dagster.warehouse.contract import (
     LEASES,
     Connection,
@@ -26,41 +27,49 @@ from edfi_dagster.warehouse.contract import (
     WarehouseError,
 )
 
-LEASE_SECONDS = 90.0
 LONGEST_WAIT_SECONDS = 1800.0
-_RENEW_SECONDS = 20.0
-_POLL_SECONDS = 0.5
+# Who held the lease for an instant and has let it go.
+_NOBODY = "unknown:0"
 _PAIR = "tenant_code = ? AND api_year = ?"
 # Two threads of one process share a database, and neither would see the row the other is about to insert.
 _taking = threading.Lock()
 
 
 class Lease:
-    """The right to write one pair's rows, held by this run."""
+    """The right to write one pair's rows, held by this run. ``taken`` is when asking for it was sent (``clock``)."""
 
-    def __init__(self, warehouse: Warehouse, pair: TenantYear, holder: str) -> None:
+    def __init__(self, warehouse: Warehouse, pair: TenantYear, holder: str, taken: float) -> None:
         self.pair = pair
         self._warehouse = warehouse
         self._holder = holder
+        self._renewed = taken
         self._stop = threading.Event()
         self._writing = threading.Lock()
         self._renewal = threading.Thread(target=self._renew, name=f"lease {pair}", daemon=True)
 
     def check(self, connection: Connection) -> None:
-        """Raises NotCommitted, inside the transaction that asks, when another run has taken the pair over."""
-        found = connection.rows(
-            f"SELECT holder FROM {connection.table(LEASES)} WHERE {_PAIR}",
-            list(self.pair),
-        )
-        if found != [(self._holder,)]:
-            raise NotCommitted(f"{self.pair}: another run has taken this tenant and year over; run again")
+        """Raises NotCommitted, at the start of the transaction that asks, when another run has taken the pair over.
+
+        Where commit cannot check that again, also when another run might take it over before the transaction ends.
+        """
+        if _holders(connection, self.pair) != [self._holder]:
+            raise self._taken_over()
+        terms, silent = self._warehouse.lease_terms, clock.seconds() - self._renewed
+        if terms.longest_transaction and terms.lasts - silent < terms.longest_transaction:
+            raise NotCommitted(
+                f"{self.pair}: the lease could not be renewed for {silent:.0f} s, so another run might take this tenant "
+                "and year over before this one commits; run again when the warehouse can be reached"
+            )
 
     def next_stamp(self, *, after: datetime | None) -> datetime:
-        """A new stamp: now, in whole seconds, but later than every earlier one of the pair and than ``after``."""
-        with self._writing, self._warehouse.connected() as connection, connection.transaction():
+        """A new stamp: now, in whole seconds, but later than every earlier one of the pair and than ``after``.
+
+        Raises NotCommitted. No transaction: one that is cut off would lock the table of all tenants for minutes.
+        """
+        with self._writing, self._warehouse.connected() as connection:
             self.check(connection)
             ((last,),) = connection.rows(
-                f"SELECT last_stamp FROM {connection.table(LEASES)} WHERE {_PAIR}",
+                f"SELECT max(last_stamp) FROM {connection.table(LEASES)} WHERE {_PAIR}",
                 list(self.pair),
             )
             ((loaded,),) = connection.rows(
@@ -69,39 +78,40 @@ class Lease:
             )
             earlier = [_aware(stamp) + timedelta(seconds=1) for stamp in (last, loaded, after) if stamp]
             stamp = max([datetime.now(UTC).replace(microsecond=0), *earlier])
-            connection.run(
-                f"UPDATE {connection.table(LEASES)} SET last_stamp = ? WHERE {_PAIR}",
-                [stamp.replace(tzinfo=None), *self.pair],
+            updated = connection.run(
+                f"UPDATE {connection.table(LEASES)} SET last_stamp = ? WHERE {_PAIR} AND holder = ?",
+                [stamp.replace(tzinfo=None), *self.pair, self._holder],
             )
+        if not updated:
+            raise self._taken_over()
         return stamp
 
+    def _taken_over(self) -> NotCommitted:
+        return NotCommitted(f"{self.pair}: another run has taken this tenant and year over; run again")
+
     def _renew(self) -> None:
-        while not self._stop.wait(_RENEW_SECONDS):
+        """One short statement each time: all tenants share the table, and on Snowflake an UPDATE locks it."""
+        while not self._stop.wait(self._warehouse.lease_terms.renewed_every):
+            sent = clock.seconds()
             try:
-                with self._writing, self._warehouse.connected() as connection, connection.transaction():
-                    self.check(connection)
-                    connection.run(
-                        f"UPDATE {connection.table(LEASES)} SET renewed_at = ? WHERE {_PAIR}",
-                        [_now(), *self.pair],
+                with self._writing, self._warehouse.connected() as connection:
+                    renewed = connection.run(
+                        f"UPDATE {connection.table(LEASES)} SET renewed_at = {connection.now()} "
+                        f"WHERE {_PAIR} AND holder = ?",
+                        [*self.pair, self._holder],
                     )
-            except NotCommitted:
-                return
             except WarehouseError:
                 continue  # tried again; if it stays so, the next commit fails and says why
+            if not renewed:
+                return  # taken over, as the next check will say
+            self._renewed = sent
 
     def _release(self) -> None:
         self._stop.set()
         self._renewal.join()
         # A lease that cannot be given back expires; the error that ended the run says more than this one.
-        with (
-            suppress(WarehouseError),
-            self._warehouse.connected() as connection,
-            connection.transaction(),
-        ):
-            connection.run(
-                f"UPDATE {connection.table(LEASES)} SET holder = NULL WHERE {_PAIR} AND holder = ?",
-                [*self.pair, self._holder],
-            )
+        with suppress(WarehouseError), self._warehouse.connected() as connection:
+            _give_back(connection, self.pair, self._holder)
 
 
 @contextmanager
@@ -110,9 +120,12 @@ def holding(warehouse: Warehouse, pair: TenantYear, *, waiting: Waiting) -> Iter
 
     Raises WarehouseError when it has not ended after half an hour.
     """
-    lease = Lease(warehouse, pair, _holder())
+    holder = _holder()
     started, told = time.monotonic(), False
-    while (other := _take(warehouse, pair, lease._holder)) is not None:
+    while True:
+        sent = clock.seconds()
+        if (other := _take(warehouse, pair, holder)) is None:
+            break
         if time.monotonic() - started > LONGEST_WAIT_SECONDS:
             raise WarehouseError(
                 f"{pair}: another run ({_place(other)}) still works on it; end it, then run again"
@@ -120,7 +133,8 @@ def holding(warehouse: Warehouse, pair: TenantYear, *, waiting: Waiting) -> Iter
         if not told:
             waiting(f"{pair}: waiting for another run ({_place(other)}) to end")
             told = True
-        time.sleep(_POLL_SECONDS)
+        time.sleep(warehouse.lease_terms.asked_every)
+    lease = Lease(warehouse, pair, holder, sent)
     lease._renewal.start()
     try:
         yield lease
@@ -129,26 +143,53 @@ def holding(warehouse: Warehouse, pair: TenantYear, *, waiting: Waiting) -> Iter
 
 
 def _take(warehouse: Warehouse, pair: TenantYear, holder: str) -> str | None:
-    """Take the lease if it is free, expired, or its holder is dead; else who holds it."""
-    with _taking, warehouse.connected() as connection, connection.transaction():
+    """Take the lease if it is free, expired, or its holder is dead; else who holds it.
+
+    The UPDATE names the holder it takes over from, so that of two that ask at once one finds nothing to update. Two
+    that insert the first row at once leave two rows, which from then on are one lease, and the later gives way.
+    """
+    with _taking, warehouse.connected() as connection:
         table = connection.table(LEASES)
-        found = connection.rows(f"SELECT holder, renewed_at FROM {table} WHERE {_PAIR}", list(pair))
-        if not found:
-            connection.run(
-                f"INSERT INTO {table} (tenant_code, api_year, holder, renewed_at) VALUES (?, ?, ?, ?)",
-                [*pair, holder, _now()],
-            )
-            return None
-        other, renewed = found[0]
-        # A renewal in the future was written before the clock stepped back, by a run that has stopped renewing.
-        expired = renewed is None or abs(_now() - renewed) > timedelta(seconds=LEASE_SECONDS)
-        if other is not None and not expired and not _is_dead(other):
-            return str(other)
-        connection.run(
-            f"UPDATE {table} SET holder = ?, renewed_at = ? WHERE {_PAIR}",
-            [holder, _now(), *pair],
+        found = connection.rows(
+            f"SELECT holder, renewed_at, {connection.now()} FROM {table} WHERE {_PAIR}", list(pair)
         )
-        return None
+        for other, renewed, now in found:
+            if _is_held(other, renewed, now, warehouse.lease_terms.lasts):
+                return str(other)
+        if not found:
+            connection.run(f"INSERT INTO {table} (tenant_code, api_year) VALUES (?, ?)", list(pair))
+        others = sorted({str(other) for other, _, _ in found if other is not None})
+        connection.run(
+            f"UPDATE {table} SET holder = ?, renewed_at = {connection.now()} WHERE {_PAIR} AND (holder IS NULL"
+            + (f" OR holder IN ({', '.join('?' * len(others))}))" if others else ")"),
+            [holder, *pair, *others],
+        )
+        holders = _holders(connection, pair)
+        if holders == [holder]:
+            return None
+        _give_back(connection, pair, holder)
+        return next((other for other in holders if other != holder), _NOBODY)
+
+
+def _holders(connection: Connection, pair: TenantYear) -> list[str]:
+    table = connection.table(LEASES)
+    found = connection.rows(
+        f"SELECT DISTINCT holder FROM {table} WHERE {_PAIR} AND holder IS NOT NULL ORDER BY 1", list(pair)
+    )
+    return [str(holder) for (holder,) in found]
+
+
+def _give_back(connection: Connection, pair: TenantYear, holder: str) -> None:
+    connection.run(
+        f"UPDATE {connection.table(LEASES)} SET holder = NULL WHERE {_PAIR} AND holder = ?", [*pair, holder]
+    )
+
+
+def _is_held(holder: str | None, renewed: datetime | None, now: datetime, lasts: float) -> bool:
+    if holder is None or renewed is None or _is_dead(holder):
+        return False
+    # A renewal in the future was written before the clock stepped back, by a run that has stopped renewing.
+    return abs(_aware(now) - _aware(renewed)) <= timedelta(seconds=lasts)
 
 
 def _holder() -> str:
@@ -176,10 +217,6 @@ def _started(process: int) -> str:
         return ""
     fields = stat.rpartition(")")[2].split()
     return "" if fields[0] == "Z" else fields[19]
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _aware(stamp: datetime) -> datetime:

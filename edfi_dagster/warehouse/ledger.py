@@ -78,24 +78,74 @@ def latest_loaded(connection: Connection, pair: TenantYear) -> Mapping[str, date
     return {str(name): stamp.replace(tzinfo=UTC) for name, stamp in found}
 
 
-def check_unmoved(connection: Connection, entry: Entry) -> None:
-    """Raises NotCommitted when the watermark is no longer the one the pull started from."""
-    now = watermarks(connection, entry.pair, entry.endpoint.snake).get((entry.endpoint.snake, entry.kind))
-    if now != entry.low:
-        raise NotCommitted(
-            f"{entry.pair} {entry.endpoint.path}: its change version was {entry.low} when the pull began and is "
-            f"{now} now; another run has loaded it, run again"
-        )
+@dataclass(frozen=True)
+class Standing:
+    """How far an endpoint's records are: the active watermark, None without one, and the stamp (UTC) of the last pull."""
+
+    version: int | None
+    last_pull: datetime
 
 
-def is_loaded(connection: Connection, entry: Entry) -> bool:
-    """Whether this very pull (stamp and kind) is already committed."""
-    ((count,),) = connection.rows(
-        f"SELECT count(*) FROM {connection.table(connection.names.change_versions)} "
-        f"WHERE {_PAIR} AND name = ? AND pull_timestamp = ? AND {_KIND} = ?",
-        [*entry.pair, entry.endpoint.snake, entry.stamp.replace(tzinfo=None), entry.kind],
+def standings(
+    connection: Connection, pair: TenantYear | None = None
+) -> Mapping[TenantYear, Mapping[str, Standing]]:
+    """name → standing, for every pair that was ever loaded or for one: one query for them all."""
+    found = connection.rows(
+        f"""SELECT tenant_code, api_year, name, max(CASE WHEN is_active THEN max_version END), max(pull_timestamp)
+        FROM {connection.table(connection.names.change_versions)}
+        WHERE {_KIND} = 'records'{f" AND {_PAIR}" if pair else ""} GROUP BY 1, 2, 3""",
+        list(pair or ()),
     )
-    return bool(count)
+    standing: dict[TenantYear, dict[str, Standing]] = {}
+    for tenant, year, name, version, stamp in found:
+        known = standing.setdefault(TenantYear(str(tenant), int(year)), {})
+        known[str(name)] = Standing(None if version is None else int(version), stamp.replace(tzinfo=UTC))
+    return standing
+
+
+def check_unmoved(connection: Connection, entries: Sequence[Entry]) -> None:
+    """Raises NotCommitted when a watermark is no longer the one its pull started from. All entries are of one run."""
+    now, _ = _standing(connection, entries)
+    _compare(now, entries)
+
+
+def not_loaded(connection: Connection, entries: Sequence[Entry]) -> list[Entry]:
+    """Those of one run's entries whose very pull (stamp and kind) is not committed yet.
+
+    Raises NotCommitted when the watermark of one of these is no longer the one its pull started from.
+    """
+    now, loaded = _standing(connection, entries)
+    left = [entry for entry in entries if (entry.endpoint.snake, entry.kind) not in loaded]
+    _compare(now, left)
+    return left
+
+
+def _compare(now: Watermarks, entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        standing = now.get((entry.endpoint.snake, entry.kind))
+        if standing != entry.low:
+            raise NotCommitted(
+                f"{entry.pair} {entry.endpoint.path}: its change version was {entry.low} when the pull began and is "
+                f"{standing} now; another run has loaded it, run again"
+            )
+
+
+def _standing(
+    connection: Connection, entries: Sequence[Entry]
+) -> tuple[Watermarks, set[tuple[str, RecordKind]]]:
+    """The watermarks of the entries' names, and the (name, kind)s loaded under their stamp: one query for them all."""
+    if not entries:
+        return {}, set()
+    names = sorted({entry.endpoint.snake for entry in entries})
+    found = connection.rows(
+        f"""SELECT name, {_KIND}, max(CASE WHEN is_active THEN max_version END),
+          max(CASE WHEN pull_timestamp = ? THEN 1 ELSE 0 END)
+        FROM {connection.table(connection.names.change_versions)}
+        WHERE {_PAIR} AND name IN ({", ".join("?" * len(names))}) GROUP BY 1, 2""",
+        [entries[0].stamp.replace(tzinfo=None), *entries[0].pair, *names],
+    )
+    now = {(name, kind): int(version) for name, kind, version, _ in found if version is not None}
+    return now, {(name, kind) for name, kind, _, is_loaded in found if is_loaded}
 
 
 def record(connection: Connection, entries: Sequence[Entry]) -> None:
@@ -110,17 +160,34 @@ def record(connection: Connection, entries: Sequence[Entry]) -> None:
         )
 
 
-def deactivate(connection: Connection, pair: TenantYear, names: Iterable[str] | None = None) -> None:
-    """Forget the watermarks of some names, or of the whole pair: whatever runs next refreshes them."""
+def deactivate(
+    connection: Connection,
+    pair: TenantYear,
+    names: Iterable[str] | None = None,
+    *,
+    kind: RecordKind | None = None,
+    above: int | None = None,
+) -> None:
+    """Forget the watermarks of some names, or of the whole pair: whatever runs next refreshes them.
+
+    With ``kind`` only those of that kind, with ``above`` only those beyond that change version. Looks first: an UPDATE locks the table, also one that hits
+    nothing, and all tenants share it.
+    """
     wanted = None if names is None else list(names)
     if wanted == []:
         return
-    only = "" if wanted is None else f" AND name IN ({', '.join('?' * len(wanted))})"
-    connection.run(
-        f"UPDATE {connection.table(connection.names.change_versions)} SET is_active = FALSE "
-        f"WHERE {_PAIR} AND is_active{only}",
-        [*pair, *(wanted or [])],
-    )
+    table = connection.table(connection.names.change_versions)
+    where = f"{_PAIR} AND is_active"
+    if wanted is not None:
+        where += f" AND name IN ({', '.join('?' * len(wanted))})"
+    parameters: list[object] = [*pair, *(wanted or [])]
+    for clause, value in ((f"{_KIND} = ?", kind), ("max_version > ?", above)):
+        if value is not None:
+            where += f" AND {clause}"
+            parameters.append(value)
+    ((count,),) = connection.rows(f"SELECT count(*) FROM {table} WHERE {where}", parameters)
+    if count:
+        connection.run(f"UPDATE {table} SET is_active = FALSE WHERE {where}", parameters)
 
 
 def _row(entry: Entry) -> list[object]:

@@ -7,7 +7,7 @@ the lease is still this run's and that the watermark is the one its pull started
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.lake.manifest import PulledFile
@@ -44,18 +44,18 @@ def load_delta(
     """
     read = {reading.entry.kind: reading for reading in readings}
     _stage(connection, endpoint, read)
-    supersede.make_room(connection)
+    keyed_changes = bool(endpoint.key_can_change and endpoint.key)
+    if keyed_changes or any(read[kind].manifest for kind in (DELETES, KEY_CHANGES) if kind in read):
+        supersede.make_room(connection)
     loaded = Loaded()
     with connection.transaction():
         lease.check(connection)
-        readings = [r for r in readings if not ledger.is_loaded(connection, r.entry)]
-        for reading in readings:
-            ledger.check_unmoved(connection, reading.entry)
-        read = {reading.entry.kind: reading for reading in readings}
+        entries = ledger.not_loaded(connection, [reading.entry for reading in readings])
+        read = {entry.kind: read[entry.kind] for entry in entries}
         if RECORDS in read and read[RECORDS].manifest:
             _check_not_restored(connection, endpoint, read[RECORDS])
             loaded.inserted[RECORDS] = _insert_records(connection, endpoint, read[RECORDS])
-        if endpoint.key_can_change and endpoint.key and _may_supersede(read, loaded):
+        if keyed_changes and _may_supersede(read, loaded):
             loaded.removed += supersede.remove_superseded(connection, lease.pair, endpoint, read)
         if DELETES in read and read[DELETES].manifest:
             loaded.inserted[DELETES] = _insert_changes(connection, endpoint, read[DELETES])
@@ -64,7 +64,7 @@ def load_delta(
         if KEY_CHANGES in read and (key_changes := read[KEY_CHANGES].manifest):
             loaded.removed += supersede.remove_gone(connection, lease.pair, endpoint, key_changes.gone)
             loaded.inserted[KEY_CHANGES] = _insert_changes(connection, endpoint, read[KEY_CHANGES])
-        ledger.record(connection, [reading.entry for reading in readings])
+        ledger.record(connection, entries)
     return loaded
 
 
@@ -83,11 +83,11 @@ def load_refresh(connection: Connection, lease: Lease, reading: Reading) -> Load
     _stage(connection, endpoint, {RECORDS: reading})
     with connection.transaction():
         lease.check(connection)
-        ledger.check_unmoved(connection, reading.entry)
+        ledger.check_unmoved(connection, [reading.entry])
         removed = _delete_named(connection, endpoint.snake, lease.pair, [endpoint.snake])
         inserted = _insert_all(connection, endpoint, reading)
         ledger.deactivate(connection, lease.pair, [endpoint.snake])
-    return Loaded({RECORDS: inserted}, removed)
+    return Loaded({RECORDS: inserted}, sum(removed.values()))
 
 
 def close_refreshes(connection: Connection, lease: Lease, entries: Sequence[ledger.Entry]) -> None:
@@ -95,8 +95,7 @@ def close_refreshes(connection: Connection, lease: Lease, entries: Sequence[ledg
     names = sorted({entry.endpoint.snake for entry in entries})
     with connection.transaction():
         lease.check(connection)
-        for entry in entries:
-            ledger.check_unmoved(connection, _replaced(entry))
+        ledger.check_unmoved(connection, [replace(entry, low=None) for entry in entries])
         for table in (connection.names.deletes, connection.names.key_changes):
             _delete_named(connection, table, lease.pair, names)
         ledger.record(connection, entries)
@@ -107,18 +106,18 @@ def load_descriptors(connection: Connection, lease: Lease, readings: Sequence[Re
 
     All readings are of one stamp. Returns name → rows, for those that differed.
     """
-    table = connection.names.descriptors
+    names = [reading.entry.endpoint.snake for reading in readings]
+    newest = readings[0].entry.newest
     _stage_descriptors(connection, readings)
     with connection.transaction():
         lease.check(connection)
-        for reading in readings:
-            ledger.check_unmoved(connection, reading.entry)
-        names = _differing_descriptors(connection, lease.pair, readings)
-        removed = {name: _delete_named(connection, table, lease.pair, [name]) for name in names}
-        inserted = _insert_descriptors(connection, readings[0], names) if names else {}
-        ledger.deactivate(connection, lease.pair, [reading.entry.endpoint.snake for reading in readings])
+        ledger.check_unmoved(connection, [reading.entry for reading in readings])
+        differing = _differing_descriptors(connection, lease.pair, readings)
+        removed = _delete_named(connection, connection.names.descriptors, lease.pair, differing)
+        inserted = _insert_descriptors(connection, readings[0], differing) if differing else {}
+        ledger.deactivate(connection, lease.pair, names, above=newest)
         ledger.record(connection, [reading.entry for reading in readings])
-    return {name: Loaded({RECORDS: inserted.get(name, 0)}, removed[name]) for name in names}
+    return {name: Loaded({RECORDS: inserted.get(name, 0)}, removed.get(name, 0)) for name in differing}
 
 
 def settle(connection: Connection, lease: Lease, entries: Sequence[ledger.Entry]) -> None:
@@ -132,24 +131,19 @@ def settle(connection: Connection, lease: Lease, entries: Sequence[ledger.Entry]
         ledger.record(connection, unmoved)
 
 
-def _replaced(entry: ledger.Entry) -> ledger.Entry:
-    return ledger.Entry(entry.pair, entry.endpoint, entry.kind, entry.stamp, None, entry.newest)
-
-
 def _stage(connection: Connection, endpoint: Endpoint, read: dict[RecordKind, Reading]) -> None:
     """Stage the lines of each manifest, and in ``staged_<kind>`` which of them count."""
     for kind, reading in read.items():
         if reading.manifest is not None:
             _stage_lines(connection, f"staged_{kind}_lines", reading.manifest.files)
             key = tuple(endpoint.key.values()) if kind == RECORDS else ()
-            source = f"(SELECT *, NULL AS name FROM staged_{kind}_lines)"
+            source = f"(SELECT *, CAST(NULL AS VARCHAR) AS name FROM staged_{kind}_lines)"
             _keep_last_reads(connection, kind, source, key)
 
 
 def _stage_lines(connection: Connection, name: str, files: Sequence[PulledFile]) -> None:
     """Stage files. Raises WarehouseError when they no longer hold what their manifest says."""
-    connection.stage(name, files)
-    ((found,),) = connection.rows(f"SELECT count(*) FROM {name}")
+    found = connection.stage(name, files)
     expected = sum(file.rows for file in files)
     if found != expected:
         raise WarehouseError(
@@ -167,21 +161,25 @@ def _keep_last_reads(connection: Connection, kind: RecordKind, source: str, key:
     staged = f"staged_{kind}"
     lines = keyed(connection, source, key, ("read_order", "name"))
     connection.run(f"CREATE OR REPLACE TEMPORARY TABLE {staged} AS {lines}")
-    _keep_last(connection, staged, "id", "read_order DESC")
+    orders = {"id": "read_order DESC"}
     if key:
-        _keep_last(connection, staged, "natural_key", "modified DESC, read_order DESC")
+        orders["natural_key"] = "modified DESC, read_order DESC"
+    twice = ", ".join(
+        f"(SELECT count(*) FROM (SELECT 1 FROM {staged} GROUP BY name, {column} HAVING count(*) > 1) {column}s)"
+        for column in orders
+    )
+    (counts,) = connection.rows(f"SELECT {twice}")
+    for (column, order), count in zip(orders.items(), counts, strict=True):
+        if count:
+            _keep_last(connection, staged, column, order)
 
 
 def _keep_last(connection: Connection, staged: str, column: str, order: str) -> None:
-    ((twice,),) = connection.rows(
-        f"SELECT count(*) FROM (SELECT 1 FROM {staged} GROUP BY name, {column} HAVING count(*) > 1) twice"
+    connection.run(
+        f"""DELETE FROM {staged} WHERE read_order IN (SELECT read_order FROM (
+            SELECT read_order, row_number() OVER (PARTITION BY name, {column} ORDER BY {order}) AS place
+            FROM {staged}) placed WHERE place > 1)"""
     )
-    if twice:
-        connection.run(
-            f"""DELETE FROM {staged} WHERE read_order IN (SELECT read_order FROM (
-                SELECT read_order, row_number() OVER (PARTITION BY name, {column} ORDER BY {order}) AS place
-                FROM {staged}) placed WHERE place > 1)"""
-        )
 
 
 def _staged(kind: RecordKind) -> str:
@@ -296,12 +294,20 @@ def _differing_descriptors(
     return sorted(str(name) for (name,) in found)
 
 
-def _delete_named(connection: Connection, table: str, pair: TenantYear, names: Sequence[str]) -> int:
-    return connection.run(
-        f"DELETE FROM {connection.table(table)} WHERE tenant_code = ? AND api_year = ? "
-        f"AND name IN ({', '.join('?' * len(names))})",
-        [*pair, *names],
+def _delete_named(
+    connection: Connection, table: str, pair: TenantYear, names: Sequence[str]
+) -> dict[str, int]:
+    """Name → rows removed. A SELECT looks first: a DELETE that hits nothing still locks the table on Snowflake."""
+    if not names:
+        return {}
+    where = f"tenant_code = ? AND api_year = ? AND name IN ({', '.join('?' * len(names))})"
+    qualified = connection.table(table)
+    found: dict[str, int] = dict(
+        connection.rows(f"SELECT name, count(*) FROM {qualified} WHERE {where} GROUP BY 1", [*pair, *names])
     )
+    if found:
+        connection.run(f"DELETE FROM {qualified} WHERE {where}", [*pair, *names])
+    return found
 
 
 def _raw_values(alias: str, name: str = "?") -> str:

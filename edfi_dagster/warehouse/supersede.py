@@ -32,8 +32,8 @@ def remove_superseded(
     Looks at the ids that were read; at all rows of the name when its key changes were never committed before, as
     after a switch from a pipeline that did not handle them. Returns the rows removed.
     """
-    touched = _touched(connection, endpoint, read)
-    connection.run(
+    touched = _touched(read)
+    doomed = connection.run(
         f"""INSERT INTO doomed
         WITH raw AS (
             SELECT id, natural_key, pull_timestamp FROM ({_keyed(connection, endpoint)}) rows_),
@@ -46,7 +46,7 @@ def remove_superseded(
         WHERE raw.id <> latest.id AND raw.pull_timestamp < latest.pull_timestamp""",
         [*pair, endpoint.snake],
     )
-    return _remove_doomed(connection, pair, endpoint)
+    return _remove_doomed(connection, pair, endpoint, doomed)
 
 
 def remove_replaced(connection: Connection, pair: TenantYear, endpoint: Endpoint) -> int:
@@ -54,7 +54,7 @@ def remove_replaced(connection: Connection, pair: TenantYear, endpoint: Endpoint
 
     Such an id was replaced, not deleted: its tombstone would win over the living row. Returns the rows removed.
     """
-    connection.run(
+    doomed = connection.run(
         f"""INSERT INTO doomed
         WITH raw AS (SELECT id, natural_key, pull_timestamp FROM ({_keyed(connection, endpoint)}) rows_)
         SELECT DISTINCT raw.id, raw.pull_timestamp FROM raw JOIN raw AS other
@@ -62,22 +62,23 @@ def remove_replaced(connection: Connection, pair: TenantYear, endpoint: Endpoint
         WHERE raw.id IN (SELECT id FROM staged_deletes) AND other.pull_timestamp >= raw.pull_timestamp""",
         [*pair, endpoint.snake],
     )
-    return _remove_doomed(connection, pair, endpoint)
+    return _remove_doomed(connection, pair, endpoint, doomed)
 
 
 def remove_gone(connection: Connection, pair: TenantYear, endpoint: Endpoint, ids: Sequence[str]) -> int:
     """Remove rows of ids that had their key changed and then left the ODS without a visible tombstone."""
+    doomed = 0
     for start in range(0, len(ids), 500):
         batch = ids[start : start + 500]
-        connection.run(
+        doomed += connection.run(
             f"""INSERT INTO doomed SELECT id, pull_timestamp FROM ({_keyed(connection, endpoint)}) keyed
             WHERE id IN ({", ".join("?" * len(batch))})""",
             [*pair, endpoint.snake, *batch],
         )
-    return _remove_doomed(connection, pair, endpoint)
+    return _remove_doomed(connection, pair, endpoint, doomed)
 
 
-def _touched(connection: Connection, endpoint: Endpoint, read: Mapping[RecordKind, Reading]) -> str:
+def _touched(read: Mapping[RecordKind, Reading]) -> str:
     """A WHERE clause on ``id``, or nothing where every row must be looked at."""
     if KEY_CHANGES not in read or read[KEY_CHANGES].entry.low is None:
         return ""
@@ -96,14 +97,13 @@ def _keyed(connection: Connection, endpoint: Endpoint) -> str:
     )
 
 
-def _remove_doomed(connection: Connection, pair: TenantYear, endpoint: Endpoint) -> int:
-    """A SELECT looks first: a DELETE that hits nothing still locks the table on Snowflake."""
-    ((count,),) = connection.rows("SELECT count(*) FROM doomed")
-    if not count:
+def _remove_doomed(connection: Connection, pair: TenantYear, endpoint: Endpoint, doomed: int) -> int:
+    """Remove the ``doomed`` rows, if any: a DELETE that hits nothing still locks the table on Snowflake."""
+    if not doomed:
         return 0
     removed = connection.run(
-        f"DELETE FROM {connection.table(endpoint.snake)} WHERE {_SCOPE} AND EXISTS (SELECT 1 FROM doomed d "
-        f"WHERE d.id = {identity(connection)} AND d.pull_timestamp = {connection.table(endpoint.snake)}.pull_timestamp)",
+        f"DELETE FROM {connection.table(endpoint.snake)} WHERE {_SCOPE} "
+        f"AND ({identity(connection)}, pull_timestamp) IN (SELECT id, pull_timestamp FROM doomed)",
         [*pair, endpoint.snake],
     )
     connection.run("DELETE FROM doomed")

@@ -18,7 +18,8 @@ tenants:
 
 EVERYTHING = """
 lake: {kind: s3, bucket: edfi-lake, prefix: /edfi/lake/, region: us-east-2, endpoint_url: "http://127.0.0.1:9000/",
-       access_key_id: {env: S3_KEY}, secret_access_key: {file: secrets/s3}, compression: gzip}
+       access_key_id: {env: S3_KEY}, secret_access_key: {file: secrets/s3}, compression: gzip,
+       encryption: "aws:kms", kms_key_id: alias/lake}
 warehouse:
   kind: snowflake
   account: myorg-myaccount

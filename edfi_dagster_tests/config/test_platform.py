@@ -190,6 +190,18 @@ def test_bucket_prefix_and_urls_lose_their_outer_slashes(everything: Platform) -
     assert everything.lake.endpoint_url == "http://127.0.0.1:9000"
 
 
+def test_lake_may_be_encrypted_by_the_bucket_or_by_a_key_of_ours(
+    everything: Platform, tmp_path: Path
+) -> None:
+    assert isinstance(everything.lake, S3Lake)
+    assert (everything.lake.encryption, everything.lake.kms_key_id) == ("aws:kms", "alias/lake")
+    for encryption in (None, "AES256", "aws:kms"):
+        given = f', encryption: "{encryption}"' if encryption else ""
+        lake = configured(tmp_path, f"lake: {{kind: s3, bucket: edfi{given}}}\n").lake
+        assert isinstance(lake, S3Lake)
+        assert (lake.encryption, lake.kms_key_id) == (encryption, None)
+
+
 def test_bundle_applies_to_the_pairs_it_names_or_to_all(everything: Platform, tmp_path: Path) -> None:
     assert everything.bundle_pairs("psat_sat") == (GRAND_BEND,)
     platform = configured(tmp_path, "earthbeam: {bundles: {psat: {path: .}}}\n")

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edfi_dagster.config import TenantYear
-from edfi_dagster.config.warehouse import TableNames
-from edfi_dagster.lake.store import LocalLake
 from edfi_dagster.ods.catalogue import find_endpoints, standard_endpoints
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS
 from edfi_dagster.warehouse import ledger
-from edfi_dagster.warehouse.current import current_rows, descriptor_counts, raw_table
-from edfi_dagster.warehouse.duckdb import DuckDBConnection, DuckDBWarehouse
+from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection, RawTable
+from edfi_dagster.warehouse.current import current_rows, descriptor_counts
+from edfi_dagster.warehouse.snowflake import SnowflakeConnection
+from edfi_dagster_tests.warehouse.conftest import AnyWarehouse
 
 PAIR = TenantYear("t", 2025)
 (SECTIONS, TERMS) = find_endpoints(["sections", "termDescriptors"], standard_endpoints("5.2"))
@@ -25,10 +24,9 @@ A, B = "a" * 32, "b" * 32
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[DuckDBConnection]:
-    warehouse = DuckDBWarehouse(tmp_path / "w.duckdb", "edfi3", TableNames(), LocalLake(tmp_path))
+def connection(warehouse: AnyWarehouse) -> Iterator[Connection]:
+    warehouse.prepare([RawTable(SECTIONS.snake, tuple(SECTIONS.key.values()))])
     with warehouse.connected() as connected:
-        warehouse.prepare([raw_table(connected, SECTIONS)])
         yield connected
 
 
@@ -38,7 +36,7 @@ def section(record_id: str, identifier: str = "S1", **fields: Any) -> dict[str, 
 
 
 def insert(
-    connection: DuckDBConnection,
+    connection: Connection,
     table: str,
     day: int,
     record: dict[str, Any],
@@ -46,17 +44,18 @@ def insert(
     name: str = "sections",
     pair: tuple[str, int] = PAIR,
 ) -> None:
+    value = "PARSE_JSON(?)" if isinstance(connection, SnowflakeConnection) else "?"
     connection.run(
-        f"INSERT INTO edfi3.{table} (tenant_code, api_year, pull_timestamp, name, v) VALUES (?, ?, ?, ?, ?)",
+        f"INSERT INTO edfi3.{table} (tenant_code, api_year, pull_timestamp, name, v) SELECT ?, ?, ?, ?, {value}",
         [*pair, datetime(2026, 1, day), name, json.dumps(record)],
     )
 
 
-def ids(connection: DuckDBConnection) -> list[str]:
+def ids(connection: Connection) -> list[str]:
     return sorted(json.loads(v)["id"] for _, v in current_rows(connection, PAIR, SECTIONS))
 
 
-def test_latest_row_of_a_key_is_current_whatever_its_id(connection: DuckDBConnection) -> None:
+def test_latest_row_of_a_key_is_current_whatever_its_id(connection: Connection) -> None:
     insert(connection, "sections", 1, section(A))
     insert(connection, "sections", 2, section(B))
     insert(connection, "sections", 1, section("c" * 32, "s1"))  # keys are compared exactly
@@ -65,7 +64,7 @@ def test_latest_row_of_a_key_is_current_whatever_its_id(connection: DuckDBConnec
 
 @pytest.mark.parametrize("spelling", ["id", "Id", "ID"])
 def test_tombstone_counts_in_every_spelling_with_dashes_and_in_capitals(
-    connection: DuckDBConnection, spelling: str
+    connection: Connection, spelling: str
 ) -> None:
     insert(connection, "sections", 1, section("0123456789abcdef0123456789abcdef"))
     insert(connection, "sections", 1, section(B, "S2"))
@@ -74,7 +73,7 @@ def test_tombstone_counts_in_every_spelling_with_dashes_and_in_capitals(
 
 
 def test_tombstone_of_another_endpoint_tenant_or_year_counts_for_nothing(
-    connection: DuckDBConnection,
+    connection: Connection,
 ) -> None:
     insert(connection, "sections", 1, section(A))
     insert(connection, "_deletes", 2, {"id": A}, name="sessions")
@@ -83,33 +82,33 @@ def test_tombstone_of_another_endpoint_tenant_or_year_counts_for_nothing(
     assert ids(connection) == [A]
 
 
-def test_recreated_row_of_the_same_stamp_as_the_tombstone_wins(connection: DuckDBConnection) -> None:
+def test_recreated_row_of_the_same_stamp_as_the_tombstone_wins(connection: Connection) -> None:
     insert(connection, "sections", 1, section(A))
     insert(connection, "_deletes", 2, {"id": A})
     insert(connection, "sections", 2, section(B))
     assert ids(connection) == [B]
 
 
-def test_later_tombstone_of_the_old_id_wins_as_it_does_in_dbt(connection: DuckDBConnection) -> None:
+def test_later_tombstone_of_the_old_id_wins_as_it_does_in_dbt(connection: Connection) -> None:
     insert(connection, "sections", 1, section(A))
     insert(connection, "sections", 2, section(B))
     insert(connection, "_deletes", 3, {"id": A})
     assert ids(connection) == []
 
 
-def test_tombstone_kills_its_id_for_ever(connection: DuckDBConnection) -> None:
+def test_tombstone_kills_its_id_for_ever(connection: Connection) -> None:
     insert(connection, "_deletes", 1, {"id": A})
     insert(connection, "sections", 5, section(A))
     assert ids(connection) == []
 
 
-def test_record_without_a_part_of_its_key_is_taken_for_no_other(connection: DuckDBConnection) -> None:
+def test_record_without_a_part_of_its_key_is_taken_for_no_other(connection: Connection) -> None:
     for day, record_id in ((1, A), (2, B)):
         insert(connection, "sections", day, {"id": record_id, "sectionIdentifier": "S1"})
     assert ids(connection) == [A, B]
 
 
-def test_parts_of_a_key_do_not_run_together(connection: DuckDBConnection) -> None:
+def test_parts_of_a_key_do_not_run_together(connection: Connection) -> None:
     one, other = section(A, "1"), section(B, "1")
     one["courseOfferingReference"] |= {"localCourseCode": "x1", "schoolId": 1}
     other["courseOfferingReference"] |= {"localCourseCode": "x", "schoolId": 11}
@@ -118,16 +117,16 @@ def test_parts_of_a_key_do_not_run_together(connection: DuckDBConnection) -> Non
     assert ids(connection) == [A, B]
 
 
-def test_sideloaded_rows_are_current_only_when_asked_for(connection: DuckDBConnection) -> None:
+def test_sideloaded_rows_are_current_only_when_asked_for(connection: Connection) -> None:
     insert(connection, "sections", 1, section(A))
     insert(connection, "sections", 2, section(B), name="sections__map__fall")
     insert(connection, "sections", 2, section("c" * 32), name="sectionsXXmap")
     assert ids(connection) == [A]
-    found = current_rows(connection, PAIR, SECTIONS, sideloads=True)
+    found = list(current_rows(connection, PAIR, SECTIONS, sideloads=True))
     assert sorted(name for name, _ in found) == ["sections", "sections__map__fall"]
 
 
-def test_deletes_are_never_applied_to_descriptors(connection: DuckDBConnection) -> None:
+def test_deletes_are_never_applied_to_descriptors(connection: Connection) -> None:
     term = {"id": A, "namespace": "uri://x", "codeValue": "Fall"}
     insert(connection, "_descriptors", 1, term, name="term_descriptors")
     insert(connection, "_descriptors", 2, {**term, "id": B}, name="term_descriptors")
@@ -136,16 +135,17 @@ def test_deletes_are_never_applied_to_descriptors(connection: DuckDBConnection) 
     assert descriptor_counts(connection, PAIR) == {"term_descriptors": 1}
 
 
-def test_public_view_shows_the_ten_columns_of_all_pairs(connection: DuckDBConnection) -> None:
+def test_public_view_shows_the_ten_columns_of_all_pairs(connection: Connection) -> None:
     insert(connection, "sections", 1, section(A))
     insert(connection, "sections", 1, section(A), pair=("u", 2026))
-    rows = connection.rows("SELECT tenant_code, api_year, name FROM edfi3.sections_current ORDER BY 1")
-    assert rows == [("t", 2025, "sections"), ("u", 2026, "sections")]
-    columns = connection.rows("SELECT count(*) FROM (DESCRIBE edfi3.sections_current)")
-    assert columns == [(10,)]
+    listed = ", ".join(RAW_COLUMNS)
+    rows = connection.rows(f"SELECT {listed} FROM edfi3.sections_current ORDER BY 1")
+    assert [row[:2] for row in rows] == [("t", 2025), ("u", 2026)]
+    everything = connection.rows("SELECT * FROM edfi3.sections_current ORDER BY 1")
+    assert everything == rows
 
 
-def test_watermarks_continue_from_the_ledger_that_airflow_wrote(connection: DuckDBConnection) -> None:
+def test_watermarks_continue_from_the_ledger_that_airflow_wrote(connection: Connection) -> None:
     """Its rows: NULL in the column it may not have filled, several per endpoint, inactive ones after a refresh."""
     rows = [
         ("sections", 10, True, False, None),

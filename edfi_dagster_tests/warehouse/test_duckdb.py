@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
 import pytest
-import zstandard
 
 from edfi_dagster.config.warehouse import TableNames
-from edfi_dagster.lake.manifest import PulledFile
 from edfi_dagster.lake.store import LocalLake
-from edfi_dagster.warehouse.contract import RawTable, WarehouseError
+from edfi_dagster.warehouse.contract import WarehouseError
 from edfi_dagster.warehouse.duckdb import DuckDBWarehouse
 
 KEEPS_LOCK = """
@@ -30,22 +26,8 @@ input()
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> LocalLake:
-    return LocalLake(tmp_path / "lake")
-
-
-@pytest.fixture
 def warehouse(tmp_path: Path, lake: LocalLake) -> DuckDBWarehouse:
     return DuckDBWarehouse(tmp_path / "w.duckdb", "edfi3", TableNames(), lake)
-
-
-def pulled(lake: LocalLake, path: str, rows: Sequence[str]) -> PulledFile:
-    content = zstandard.ZstdCompressor().compress("".join(row + "\n" for row in rows).encode())
-    with lake.writing(path) as stream:
-        stream.write(content)
-    return PulledFile(
-        path=path, rows=len(rows), bytes=len(content), sha256=hashlib.sha256(content).hexdigest()
-    )
 
 
 def test_second_process_waits_and_is_told_who_is_in_the_way(tmp_path: Path, lake: LocalLake) -> None:
@@ -141,105 +123,6 @@ def test_file_that_another_program_has_open_says_so(warehouse: DuckDBWarehouse, 
         warehouse.prepare([])
     path.unlink()
     warehouse.prepare([])  # the lock was let go in spite of the failure
-
-
-def test_transaction_is_undone_by_any_error(warehouse: DuckDBWarehouse) -> None:
-    warehouse.prepare([])
-    with warehouse.connected() as connection:
-        with pytest.raises(KeyboardInterrupt), connection.transaction():
-            connection.run("INSERT INTO edfi3._deletes (name) VALUES ('a')")
-            raise KeyboardInterrupt
-        with pytest.raises(WarehouseError, match="CatalogException"), connection.transaction():
-            connection.run("INSERT INTO edfi3._deletes (name) VALUES ('a')")
-            connection.run("INSERT INTO edfi3.nowhere VALUES (1)")
-        with connection.transaction():
-            assert connection.run("INSERT INTO edfi3._deletes (name) VALUES ('b'), ('c')") == 2
-        assert connection.rows("SELECT name FROM edfi3._deletes ORDER BY 1") == [("b",), ("c",)]
-
-
-def test_staging_keeps_the_order_of_files_and_lines(lake: LocalLake, warehouse: DuckDBWarehouse) -> None:
-    files = [
-        pulled(lake, f"t/2025/20260101/20260101T000000/resources/students{part}.jsonl.zst", rows)
-        for part, rows in [
-            (".7", [f'{{"n": {n}}}' for n in range(5000)]),
-            ("", ['{"n": 5000}', '{"n": 1.10, "s": "a\\nb"}']),
-            (".10", [f'{{"n": {n}}}' for n in range(7000, 9000)]),
-        ]
-    ]
-    with warehouse.connected() as connection:
-        connection.stage("staged", files)
-        rows = connection.rows("SELECT v::VARCHAR, filename, file_row_number FROM staged ORDER BY read_order")
-    expected = [
-        *[(f'{{"n": {n}}}', files[0].path, n + 1) for n in range(5000)],
-        ('{"n": 5000}', files[1].path, 1),
-        ('{"n": 1.10, "s": "a\\nb"}', files[1].path, 2),
-        *[(f'{{"n": {n}}}', files[2].path, n - 6999) for n in range(7000, 9000)],
-    ]
-    assert rows == expected
-
-
-def test_staging_nothing_and_staging_again_start_afresh(lake: LocalLake, warehouse: DuckDBWarehouse) -> None:
-    file = pulled(lake, "t/x.jsonl.zst", ['{"a": 1}'])
-    with warehouse.connected() as connection:
-        for files, count in (([file], 1), ([], 0), ([file], 1)):
-            connection.stage("staged", files)
-            assert connection.rows("SELECT count(*) FROM staged") == [(count,)]
-
-
-def test_prepare_makes_what_is_missing_and_leaves_the_rest(warehouse: DuckDBWarehouse) -> None:
-    tables = [RawTable("students", ("studentUniqueId",)), RawTable("candidates", ("candidateIdentifier",))]
-    made = warehouse.prepare(tables[:1])
-    assert made == ["students", "_descriptors", "_deletes", "_key_changes"]
-    with warehouse.connected() as connection:
-        connection.run("INSERT INTO edfi3.students (name) VALUES ('students')")
-    assert warehouse.prepare(tables) == ["candidates"]
-    assert warehouse.prepare(tables) == []
-    with warehouse.connected() as connection:
-        assert connection.rows("SELECT name FROM edfi3.students") == [("students",)]
-        columns = connection.rows(
-            "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'students' "
-            "ORDER BY ordinal_position"
-        )
-    assert columns == [
-        ("tenant_code", "VARCHAR"),
-        ("api_year", "INTEGER"),
-        ("pull_date", "DATE"),
-        ("pull_timestamp", "TIMESTAMP"),
-        ("file_row_number", "BIGINT"),
-        ("filename", "VARCHAR"),
-        ("name", "VARCHAR"),
-        ("ods_version", "VARCHAR"),
-        ("data_model_version", "VARCHAR"),
-        ("v", "JSON"),
-    ]
-
-
-def test_prepare_adds_the_key_change_column_that_older_airflow_tables_lack(
-    warehouse: DuckDBWarehouse,
-) -> None:
-    with warehouse.connected() as connection:
-        connection.run("CREATE SCHEMA edfi3")
-        connection.run(
-            "CREATE TABLE edfi3._meta_change_versions (tenant_code VARCHAR, api_year INTEGER, name VARCHAR, "
-            "pull_date DATE, pull_timestamp TIMESTAMP, max_version BIGINT, is_active BOOLEAN, is_deletes BOOLEAN)"
-        )
-        connection.run(
-            "INSERT INTO edfi3._meta_change_versions VALUES "
-            "('t', 2025, 'students', '2026-01-01', '2026-01-01', 7, TRUE, FALSE)"
-        )
-    warehouse.prepare([])
-    with warehouse.connected() as connection:
-        assert connection.rows("SELECT max_version, is_key_changes FROM edfi3._meta_change_versions") == [
-            (7, None)
-        ]
-
-
-def test_error_about_a_row_does_not_quote_it(lake: LocalLake, warehouse: DuckDBWarehouse) -> None:
-    file = pulled(lake, "t/x.jsonl.zst", ['{"lastSurname": "Nobody", '])
-    with warehouse.connected() as connection, pytest.raises(WarehouseError) as caught:
-        connection.stage("staged", [file])
-    assert str(caught.value).startswith("DuckDB: ")
-    assert "Nobody" not in str(caught.value)
 
 
 def test_lock_files_lie_beside_the_warehouse(warehouse: DuckDBWarehouse, tmp_path: Path) -> None:

@@ -8,32 +8,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from edfi_dagster.config import TenantYear
-from edfi_dagster.config.warehouse import TableNames
-from edfi_dagster.lake.store import LocalLake
 from edfi_dagster.warehouse import lease
-from edfi_dagster.warehouse.contract import NotCommitted, WarehouseError
+from edfi_dagster.warehouse.contract import LeaseTerms, NotCommitted, WarehouseError
 from edfi_dagster.warehouse.duckdb import DuckDBWarehouse
 from edfi_dagster.warehouse.lease import holding
+from edfi_dagster.warehouse.snowflake import SnowflakeWarehouse
+from edfi_dagster_tests.warehouse.conftest import AnyWarehouse, Open
 
 PAIR = TenantYear("t", 2025)
-Open = Callable[[], DuckDBWarehouse]
+ALMOST_SILENT, SILENT = timedelta(seconds=1), timedelta(seconds=2)
 
 
 @pytest.fixture
-def another(tmp_path: Path) -> Open:
-    """A warehouse object of its own on the same file."""
+def another(open_warehouse: Open, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """A warehouse object of its own, with its tables. On Snowflake who waits asks as often as on DuckDB."""
+    monkeypatch.setattr("edfi_dagster.warehouse.snowflake._ASKED_EVERY", 0.5)
 
-    def make() -> DuckDBWarehouse:
-        warehouse = DuckDBWarehouse(
-            tmp_path / "w.duckdb", "edfi3", TableNames(), LocalLake(tmp_path / "lake")
-        )
+    def make() -> AnyWarehouse:
+        warehouse = open_warehouse()
         warehouse.prepare([])
         return warehouse
 
@@ -48,7 +47,7 @@ def neighbour() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def set_holder(warehouse: DuckDBWarehouse, holder: str, age: timedelta = timedelta()) -> None:
+def set_holder(warehouse: AnyWarehouse, holder: str, age: timedelta = timedelta()) -> None:
     renewed = datetime.now(UTC).replace(tzinfo=None) - age
     with warehouse.connected() as connection:
         connection.run("DELETE FROM edfi3._meta_leases")
@@ -92,8 +91,8 @@ def test_lease_of_a_live_process_is_waited_for_and_taken_over_when_it_dies(
             True,
         ),  # the number was given out again
         ("elsewhere:1:12:0123", timedelta(), False),
-        ("elsewhere:1:12:0123", timedelta(seconds=89), False),
-        ("elsewhere:1:12:0123", timedelta(seconds=91), True),
+        ("elsewhere:1:12:0123", ALMOST_SILENT, False),
+        ("elsewhere:1:12:0123", SILENT, True),
         ("elsewhere:1:12:0123", timedelta(seconds=-3600), True),  # written before the clock stepped back
         ("elsewhere:1::0123", timedelta(seconds=10), False),
     ],
@@ -103,7 +102,8 @@ def test_lease_is_free_when_its_holder_is_dead_or_silent(
     another: Open, monkeypatch: pytest.MonkeyPatch, holder: str, age: timedelta, is_free: bool
 ) -> None:
     monkeypatch.setattr(lease, "LONGEST_WAIT_SECONDS", 0.0)
-    set_holder(another(), holder, age)
+    lasts = timedelta(seconds=another().lease_terms.lasts)
+    set_holder(another(), holder, {ALMOST_SILENT: lasts * 0.98, SILENT: lasts * 1.01}.get(age, age))
     if is_free:
         with holding(another(), PAIR, waiting=print):
             pass
@@ -136,7 +136,8 @@ def test_nothing_commits_after_a_take_over(another: Open) -> None:
 def test_lease_is_renewed_while_it_is_held_and_given_back_after(
     another: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "_RENEW_SECONDS", 0.05)
+    for kind in (DuckDBWarehouse, SnowflakeWarehouse):
+        monkeypatch.setattr(kind, "lease_terms", LeaseTerms(renewed_every=0.05))
 
     def state() -> tuple[str | None, datetime]:
         with another().connected() as connection:
