@@ -9,8 +9,8 @@ from edfi_dagster.assets.keys import AssetKeys, partitions_of
 from edfi_dagster.assets.specs import LAKE_IO_MANAGER, WAREHOUSE_IO_MANAGER, Specs
 from edfi_dagster.automation.jobs import build_extract_job
 from edfi_dagster.config import Platform, load_platform
-from edfi_dagster.io_managers import LakeIOManager, WarehouseIOManager
-from edfi_dagster.resources import EdfiRun
+from edfi_dagster.io_managers import LakeIOManager, Stores, WarehouseIOManager
+from edfi_dagster.resources import EdfiRun, store_resources
 
 
 def build(platform: Platform) -> dg.Definitions:
@@ -18,13 +18,15 @@ def build(platform: Platform) -> dg.Definitions:
     keys = AssetKeys(platform)
     partitions = partitions_of(platform)
     extract = build_extract(platform, keys, partitions)
+    stores = Stores(platform)
     return dg.Definitions(
         assets=[extract, *Specs(platform, keys, partitions).reported()],
         jobs=[build_extract_job(extract)],
         resources={
             "edfi_run": EdfiRun(),
-            LAKE_IO_MANAGER: LakeIOManager(platform),
-            WAREHOUSE_IO_MANAGER: WarehouseIOManager(platform),
+            LAKE_IO_MANAGER: LakeIOManager(platform, stores),
+            WAREHOUSE_IO_MANAGER: WarehouseIOManager(platform, stores),
+            **store_resources(platform),
         },
         executor=dg.in_process_executor,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -18,18 +19,19 @@ from edfi_dagster.assets.keys import AssetKeys, pair_of
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import Manifest, read_manifest, stamps
-from edfi_dagster.lake.store import open_lake
+from edfi_dagster.lake.store import LakeStore, open_lake
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
 from edfi_dagster.ods.pages import RecordKind
-from edfi_dagster.resources import open_warehouse
+from edfi_dagster.warehouse.contract import Warehouse
 from edfi_dagster.warehouse.current import current_rows
+from edfi_dagster.warehouse.opening import open_warehouse
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 class Rows(Iterator[dict[str, Any]]):
-    """Current records, one by one, each as the API sent it."""
+    """Current records, one by one, each as the API sent it; never all of them in memory."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = iter(texts)
@@ -39,13 +41,38 @@ class Rows(Iterator[dict[str, Any]]):
         return record
 
 
-class LakeIOManager(dg.IOManager):
-    """Endpoint assets: their latest manifest, or the current records behind them."""
+class Stores:
+    """Lake and warehouse of a platform as IO managers share them: a DuckDB file is open once in a process, or waits.
+
+    Opened at their first use: the code location only loads this.
+    """
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+
+    @cached_property
+    def lake(self) -> LakeStore:
+        return open_lake(self._platform.lake, self._platform.extract.tmp_dir)
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        tell = dg.get_dagster_logger().info
+        return open_warehouse(self._platform, self.lake, tell, tag={"run": "downstream assets"})
+
+    def texts(self, pair: TenantYear, endpoint: Endpoint) -> Iterator[str]:
+        """Current records as JSON texts; the warehouse is let go after the last."""
+        with self.warehouse.connected() as connection:
+            for _, text in current_rows(connection, pair, endpoint):
+                yield text
+
+
+class LakeIOManager(dg.IOManager):
+    """Endpoint assets: their latest manifest, or the current records behind them."""
+
+    def __init__(self, platform: Platform, stores: Stores) -> None:
+        self._platform = platform
+        self._stores = stores
         self._keys = AssetKeys(platform)
-        self._lake = open_lake(platform.lake)
 
     def handle_output(self, context: dg.OutputContext, obj: Manifest) -> None:
         """A pull is in the lake once its manifest is: what is left is to say where."""
@@ -56,7 +83,7 @@ class LakeIOManager(dg.IOManager):
         endpoint, kind = self._endpoint(pair, context.asset_key)
         if context.dagster_type.typing_type is Manifest:
             return self._latest(pair, endpoint, kind)
-        return _records(self._platform, pair, endpoint, context)
+        return _records(self._stores.texts(pair, endpoint), context)
 
     def _endpoint(self, pair: TenantYear, key: dg.AssetKey) -> tuple[Endpoint, RecordKind]:
         for endpoint in endpoints_of(self._platform, pair):
@@ -67,11 +94,11 @@ class LakeIOManager(dg.IOManager):
         raise dg.DagsterInvariantViolationError(f"{key.to_user_string()} is no endpoint of {pair}")
 
     def _latest(self, pair: TenantYear, endpoint: Endpoint, kind: RecordKind) -> Manifest:
-        for stamp in reversed(stamps(self._lake, pair)):
+        for stamp in reversed(stamps(self._stores.lake, pair)):
             folder = paths.pull_folder(pair, stamp, endpoint, kind)
             path = paths.manifest_path(folder, endpoint.snake)
-            if self._lake.exists(path):
-                return read_manifest(self._lake, path)
+            if self._stores.lake.exists(path):
+                return read_manifest(self._stores.lake, path)
         raise dg.DagsterInvariantViolationError(
             f"the lake holds no {kind} of {endpoint.path} for {pair}; materialize it first"
         )
@@ -80,8 +107,9 @@ class LakeIOManager(dg.IOManager):
 class WarehouseIOManager(dg.IOManager):
     """Raw tables, and the tables that downstream Python assets make."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, stores: Stores) -> None:
         self._platform = platform
+        self._stores = stores
         self._keys = AssetKeys(platform)
 
     def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
@@ -90,8 +118,7 @@ class WarehouseIOManager(dg.IOManager):
         frame = obj.copy()
         frame.insert(0, "tenant_code", pair.tenant)
         frame.insert(1, "api_year", pair.year)
-        warehouse = open_warehouse(self._platform, open_lake(self._platform.lake), context.log.info)
-        with warehouse.connected() as connection:
+        with self._stores.warehouse.connected() as connection:
             connection.replace_partition(context.asset_key.path[-1], frame, pair)
         context.add_output_metadata({"dagster/partition_row_count": len(obj)})
 
@@ -99,29 +126,20 @@ class WarehouseIOManager(dg.IOManager):
         pair = pair_of(context.partition_key)
         for endpoint in endpoints_of(self._platform, pair):
             if self._keys.table(endpoint) == context.asset_key and not endpoint.is_descriptor:
-                return _records(self._platform, pair, endpoint, context)
+                return _records(self._stores.texts(pair, endpoint), context)
         raise dg.DagsterInvariantViolationError(
             f"{context.asset_key.to_user_string()} is no raw table of {pair}"
         )
 
 
-def _records(
-    platform: Platform, pair: TenantYear, endpoint: Endpoint, context: dg.InputContext
-) -> pd.DataFrame | Rows:
+def _records(texts: Iterator[str], context: dg.InputContext) -> pd.DataFrame | Rows:
     import pandas as pd  # takes a second, which a code location that only loads need not spend
 
     wanted = context.dagster_type.typing_type
-    warehouse = open_warehouse(platform, open_lake(platform.lake), _log(context))
-    with warehouse.connected() as connection:
-        rows = Rows([value for _, value in current_rows(connection, pair, endpoint)])
     if wanted is pd.DataFrame:
-        return pd.DataFrame(list(rows))
+        return pd.DataFrame(list(Rows(texts)))
     if wanted in {Rows, Any}:
-        return rows
+        return Rows(texts)
     raise dg.DagsterInvariantViolationError(
         f"{context.asset_key.to_user_string()} can be loaded as Manifest, pandas.DataFrame or Rows, not as {wanted}"
     )
-
-
-def _log(context: dg.InputContext) -> Any:
-    return context.log.info if context.log else print

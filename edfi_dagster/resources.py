@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from edfi_dagster.config import ConfigError, Platform, TenantYear
-from edfi_dagster.config.warehouse import DuckDBWarehouse as DuckDBConfig
+from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.extract import Job
-from edfi_dagster.lake.store import LakeStore, open_lake
+from edfi_dagster.lake.store import open_lake
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.sandbox.shared import shared_sandbox
-from edfi_dagster.warehouse.contract import RawTable, Warehouse
-from edfi_dagster.warehouse.duckdb import DuckDBWarehouse
+from edfi_dagster.warehouse.opening import open_warehouse, tables_of
 
 SANDBOX_SCHEME = "sandbox://"
 
@@ -31,22 +30,6 @@ class EdfiRun(dg.ConfigurableResource):  # type: ignore[type-arg]
     )
 
 
-def open_warehouse(platform: Platform, lake: LakeStore, tell: Callable[[str], None]) -> Warehouse:
-    """The platform's warehouse. Raises ConfigError for one that cannot be opened yet."""
-    config = platform.warehouse
-    if isinstance(config, DuckDBConfig):
-        return DuckDBWarehouse(config.path, config.schema_name, platform.tables, lake, waiting=tell)
-    raise ConfigError(
-        f"{platform.source}: warehouse.kind: {config.kind} cannot be loaded yet; write kind: duckdb"
-    )
-
-
-def prepare_warehouse(warehouse: Warehouse, endpoints: tuple[Endpoint, ...]) -> list[str]:
-    """Make what is missing of the raw tables of ``endpoints``; the names of the tables made."""
-    tables = {e.snake: RawTable(e.snake, tuple(e.key.values())) for e in endpoints if not e.is_descriptor}
-    return warehouse.prepare(list(tables.values()))
-
-
 @contextmanager
 def open_session(
     platform: Platform, pair: TenantYear, *, max_concurrent_requests: int | None = None
@@ -56,13 +39,14 @@ def open_session(
     if max_concurrent_requests is not None:
         extract = replace(settings.extract, max_concurrent_requests=max_concurrent_requests)
         settings = replace(settings, extract=extract)
-    _refuse_unsupported(platform, pair)
     if not settings.base_url.startswith(SANDBOX_SCHEME):
-        yield from _closing(OdsSession(settings, pair))
+        with closing(OdsSession(settings, pair)) as session:
+            yield session
         return
     with open_sandbox(platform) as url:
         base_url = f"{url}/{settings.base_url.removeprefix(SANDBOX_SCHEME)}"
-        yield from _closing(OdsSession(settings, pair, base_url=base_url))
+        with closing(OdsSession(settings, pair, base_url=base_url)) as session:
+            yield session
 
 
 @contextmanager
@@ -82,12 +66,14 @@ def open_job(
     *,
     tell: Callable[[str], None],
     warn: Callable[[str], None],
+    run_id: str = "",
 ) -> Iterator[Job]:
     """Everything a run of one pair works with, its raw tables in place."""
-    with open_session(platform, pair) as session:
-        lake = open_lake(platform.lake)
-        warehouse = open_warehouse(platform, lake, tell)
-        prepare_warehouse(warehouse, endpoints)
+    lake = open_lake(platform.lake, platform.extract.tmp_dir)
+    tag = {"tenant": pair.tenant, "year": pair.year, "run": run_id}
+    warehouse = open_warehouse(platform, lake, tell, tag=tag)
+    with closing(warehouse), open_session(platform, pair) as session:
+        warehouse.prepare(tables_of(endpoints))
         if platform.extract.run_type != "bulk":
             warn(
                 f"run_type {platform.extract.run_type} is not built yet; this run is a bulk one, with the same rows after it"
@@ -95,19 +81,43 @@ def open_job(
         yield Job(platform, pair, session, lake, warehouse, tell, warn)
 
 
-def _closing(session: OdsSession) -> Iterator[OdsSession]:
-    try:
-        yield session
-    finally:
-        session.close()
+def store_resources(platform: Platform) -> dict[str, dg.ResourceDefinition]:
+    """The libraries' own resources on the platform's lake and warehouse, for assets downstream of the raw tables.
+
+    ``s3`` (dagster_aws.s3.S3Resource) and ``snowflake`` (dagster_snowflake.SnowflakeResource), where the configuration
+    has these; secrets are read when a run asks for them, so nothing is configured twice.
+    """
+    found = {}
+    if platform.lake.kind == "s3":
+        found["s3"] = dg.ResourceDefinition(lambda _: _s3(platform), description="The lake's S3.")
+    if platform.warehouse.kind == "snowflake":
+        found["snowflake"] = dg.ResourceDefinition(
+            lambda _: _snowflake(platform), description="The warehouse."
+        )
+    return found
 
 
-def _refuse_unsupported(platform: Platform, pair: TenantYear) -> None:
-    """Options whose part is not built yet are refused: ignoring one would pull other data than was asked for."""
-    settings = platform.ods(pair)
-    for option, wanted, instead in (("pull_total_counts", settings.extract.pull_total_counts, "false"),):
-        if wanted:
-            raise ConfigError(
-                f"{platform.source}: {option}: {'false' if instead == 'true' else 'true'} is not supported yet for "
-                f"{pair}; write {option}: {instead}"
-            )
+def _s3(platform: Platform) -> dg.ConfigurableResource[Any]:
+    from dagster_aws.s3 import S3Resource
+
+    lake = platform.lake
+    assert lake.kind == "s3"
+    return S3Resource(
+        region_name=lake.region,
+        endpoint_url=lake.endpoint_url,
+        aws_access_key_id=lake.access_key_id and lake.access_key_id.read(),
+        aws_secret_access_key=lake.secret_access_key and lake.secret_access_key.read(),
+    )
+
+
+def _snowflake(platform: Platform) -> dg.ConfigurableResource[Any]:
+    from dagster_snowflake import SnowflakeResource
+
+    from edfi_dagster.warehouse.snowflake_sign_in import connection_options
+
+    config = platform.warehouse
+    assert config.kind == "snowflake"
+    options = connection_options(config, {"run": "downstream assets"})
+    named = {"authenticator": options.pop("authenticator")} if "authenticator" in options else {}
+    named |= {name: options.pop(name) for name in ("account", "user", "password") if name in options}
+    return SnowflakeResource(**named, additional_snowflake_connection_args=options)

@@ -1,4 +1,4 @@
-"""A platform on a sandbox: one tenant and year, a local lake, a DuckDB file, and the truth to compare them with."""
+"""A platform on a sandbox: one tenant and year, a lake, a warehouse, and the truth to compare them with."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from edfi_dagster.ods.catalogue import Endpoint, endpoints_of, find_endpoints
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.sandbox import RequestInfo, SandboxServer, Store
-from edfi_dagster.warehouse.contract import RawTable
-from edfi_dagster.warehouse.duckdb import DuckDBWarehouse
+from edfi_dagster.warehouse.contract import Warehouse
+from edfi_dagster.warehouse.opening import open_warehouse, tables_of
 
 ODS = "grand_bend/2025"
 PAIR = TenantYear("grand_bend", 2025)
@@ -52,6 +52,7 @@ def write_config(
     endpoints: Sequence[str],
     descriptors: Sequence[str] = (),
     lake: Mapping[str, Any] | None = None,
+    warehouse: Mapping[str, Any] | None = None,
     year: Mapping[str, Any] | None = None,
     **extract_options: Any,
 ) -> Path:
@@ -61,7 +62,7 @@ def write_config(
     """
     document = {
         "lake": dict(lake or {"kind": "local", "root": "lake"}),
-        "warehouse": {"kind": "duckdb", "path": "warehouse.duckdb"},
+        "warehouse": dict(warehouse or {"kind": "duckdb", "path": "warehouse.duckdb"}),
         "extract": {
             "resources": {name: {} for name in endpoints} or "none",
             "descriptors": {name: {} for name in descriptors} or "none",
@@ -94,13 +95,13 @@ class Bench:
         self.config = config
         self.folder = config.parent
         self.platform: Platform = parse_platform(config.read_text(), str(config), self.folder)
-        self.lake: LakeStore = open_lake(self.platform.lake)
+        self.lake: LakeStore = open_lake(self.platform.lake, self.platform.extract.tmp_dir)
         self.told: list[str] = []
         self.pause: Callable[[float], None] = time.sleep
         # Opening the file is half the time of a small run; tests of runs beside each other let it go, as runs do.
-        self.lets_go = server is None
+        self.lets_go = server is None or self.platform.warehouse.kind != "duckdb"
         self._server = server
-        self.warehouse = self.another_warehouse("warehouse.duckdb")
+        self.warehouse = self._opened(self.platform)
 
     @property
     def server(self) -> SandboxServer:
@@ -119,13 +120,17 @@ class Bench:
         (found,) = find_endpoints([name], self.endpoints)
         return found
 
-    def another_warehouse(self, file: str) -> DuckDBWarehouse:
-        warehouse = DuckDBWarehouse(
-            self.folder / file, "edfi3", self.platform.tables, self.lake, waiting=self.told.append
-        )
-        warehouse.prepare(
-            [RawTable(e.snake, tuple(e.key.values())) for e in self.endpoints if not e.is_descriptor]
-        )
+    def another_warehouse(self, name: str) -> Warehouse:
+        """One of the same kind beside the platform's own."""
+        own = self.platform.warehouse
+        other: dict[str, object] = {"path": self.folder / f"{name}.duckdb"}
+        if own.kind == "snowflake":
+            other = {"database": f"{own.database}_{self.folder.name}_{name}"}
+        return self._opened(self.platform.model_copy(update={"warehouse": own.model_copy(update=other)}))
+
+    def _opened(self, platform: Platform) -> Warehouse:
+        warehouse = open_warehouse(platform, self.lake, self.told.append)
+        warehouse.prepare(tables_of(self.endpoints))
         return warehouse
 
     # -- runs ---------------------------------------------------------------------------------------------
@@ -157,11 +162,19 @@ class Bench:
         found = load_stored(self.lake, self.warehouse, PAIR, chosen, tell=self.told.append)
         return {result.endpoint.name: result for result in found}
 
-    def rebuild(self, file: str = "rebuilt.duckdb") -> dict[str, EndpointResult]:
+    def rebuild(self, name: str = "rebuilt") -> dict[str, EndpointResult]:
         """Fill another warehouse from the lake; from then on it is this bench's."""
-        self.warehouse = self.another_warehouse(file)
+        self.warehouse = self.another_warehouse(name)
         found = load_stored(self.lake, self.warehouse, PAIR, self.endpoints, tell=self.told.append)
         return {result.endpoint.name: result for result in found}
+
+    def lose(self, folder: str) -> None:
+        """Delete every file below a folder of the lake."""
+        inside = self.lake.children(folder)
+        if not inside:
+            self.lake.delete(folder)
+        for name in inside:
+            self.lose(f"{folder}/{name}")
 
     # -- what lies in the warehouse -----------------------------------------------------------------------
 
@@ -174,7 +187,7 @@ class Bench:
         """(id, pull_timestamp, record) of the pair's raw rows, in no order."""
         only = "" if name is None else f" AND name = '{name}'"
         rows = self.query(
-            f'SELECT pull_timestamp, v FROM edfi3."{table}" WHERE tenant_code = ? AND api_year = ?{only}',
+            f"SELECT pull_timestamp, v FROM edfi3.{table} WHERE tenant_code = ? AND api_year = ?{only}",
             PAIR,
         )
         records = [(stamp, json.loads(v)) for stamp, v in rows]
@@ -264,7 +277,7 @@ class Bench:
     def _verify_view(self, endpoint: Endpoint, expected: dict[str, dict[str, Any]]) -> None:
         table = "_descriptors" if endpoint.is_descriptor else endpoint.snake
         rows = self.query(
-            f'SELECT v FROM edfi3."{table}_current" WHERE tenant_code = ? AND api_year = ? AND name = ?',
+            f"SELECT v FROM edfi3.{table}_current WHERE tenant_code = ? AND api_year = ? AND name = ?",
             [*PAIR, endpoint.snake],
         )
         records = [json.loads(v) for (v,) in rows]

@@ -5,6 +5,9 @@ from typing import Any
 
 import dagster as dg
 import pandas as pd
+import pytest
+from dagster_aws.s3 import S3Resource
+from dagster_snowflake import SnowflakeResource
 
 from edfi_dagster.assets.keys import partition_key, partitions_of
 from edfi_dagster.assets.specs import WAREHOUSE_IO_MANAGER
@@ -14,6 +17,7 @@ from edfi_dagster.lake.manifest import Manifest
 from edfi_dagster_tests.bench import PAIR, Bench
 
 
+@pytest.mark.both_storages
 def test_downstream_assets_get_what_they_annotate_and_leave_a_table(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench("students", "schools")
     partitions = partitions_of(bench.platform)
@@ -54,3 +58,28 @@ def test_downstream_assets_get_what_they_annotate_and_leave_a_table(make_bench: 
         rows = connection.rows(f"SELECT * FROM {connection.table('school_names')} ORDER BY 3")
     expected = sorted((s["schoolId"], s["nameOfInstitution"]) for s in bench.store.rows("schools"))
     assert rows == [(PAIR.tenant, PAIR.year, *school) for school in expected]
+
+
+@pytest.mark.storage("production")
+def test_downstream_assets_reach_lake_and_warehouse_by_the_libraries_own_resources(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench("schools")
+    bench.materialize()
+    seen: dict[str, Any] = {}
+
+    @dg.asset
+    def watcher(s3: S3Resource, snowflake: SnowflakeResource) -> None:
+        lake = bench.platform.lake
+        assert lake.kind == "s3"
+        found = s3.get_client().list_objects_v2(Bucket=lake.bucket, Prefix=f"{lake.prefix}/{PAIR.tenant}/")
+        seen["objects"] = [item["Key"] for item in found["Contents"]]
+        with snowflake.get_connection() as connection:
+            seen["rows"] = connection.cursor().execute("SELECT count(*) FROM edfi3.schools").fetchone()
+
+    defs = dg.Definitions.merge(build(bench.platform), dg.Definitions(assets=[watcher]))
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = defs.resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("watcher")]).success
+    assert any(key.endswith("schools.manifest.json") for key in seen["objects"])
+    assert seen["rows"] == (bench.store.count("schools"),)

@@ -13,7 +13,7 @@ from edfi_dagster.assets.keys import AssetKeys, pair_of
 from edfi_dagster.assets.materializations import Materializations
 from edfi_dagster.assets.specs import Specs
 from edfi_dagster.config import ConfigError, Platform, TenantYear
-from edfi_dagster.extract import EndpointResult, Result, Work, extract, load_stored
+from edfi_dagster.extract import EndpointResult, Result, Work, count_rows, extract, load_stored
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
 from edfi_dagster.ods.errors import EdFiError
@@ -83,7 +83,8 @@ def _run(
     endpoints = endpoints_of(platform, pair)  # an undeclared pair fails here, before any request
     selection = Selection(keys, endpoints, context.selected_asset_keys)
     results: list[EndpointResult] = []
-    with open_job(platform, pair, endpoints, tell=context.log.info, warn=context.log.warning) as job:
+    say = {"tell": context.log.info, "warn": context.log.warning}
+    with open_job(platform, pair, endpoints, **say, run_id=context.run_id) as job:
         told = Materializations(platform, keys, pair, job.lake)
         streams = []
         if selection.works:
@@ -99,7 +100,19 @@ def _run(
                     context.log_event(event)
         for event in told.of_shared_tables():
             context.log_event(event)
+        if job.session.settings.extract.pull_total_counts and (counts := count_rows(job, _complete(results))):
+            context.log_event(told.of_total_counts(counts))
     _report(context, pair, results)
+
+
+def _complete(results: Iterable[EndpointResult]) -> list[Endpoint]:
+    """The endpoints whose records are in the warehouse as they are in the ODS."""
+    committed = {Result.LOADED, Result.UNCHANGED}
+    return [
+        r.endpoint
+        for r in results
+        if RECORDS in r.kinds and r.kinds[RECORDS].result in committed and not r.kinds[RECORDS].cause
+    ]
 
 
 def _report(context: dg.AssetExecutionContext, pair: TenantYear, results: list[EndpointResult]) -> None:

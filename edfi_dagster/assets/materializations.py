@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
@@ -53,6 +53,15 @@ class Materializations:
                 "edfi/rows_by_endpoint": dg.MetadataValue.json(dict(sorted(rows.items()))),
             }
             yield self._materialization(self._keys.shared(table), metadata)
+
+    def of_total_counts(self, counts: Mapping[str, int]) -> dg.AssetMaterialization:
+        """The table of total counts, with what the ODS counted by name."""
+        metadata: Metadata = {
+            "edfi/rows_loaded": dg.MetadataValue.int(len(counts)),
+            "edfi/total_count": dg.MetadataValue.int(sum(counts.values())),
+            "edfi/total_count_by_endpoint": dg.MetadataValue.json(dict(sorted(counts.items()))),
+        }
+        return self._materialization(self._keys.shared(self._tables.total_counts), metadata)
 
     def _note_shared(self, endpoint: Endpoint, kind: RecordKind, of_kind: KindResult) -> None:
         table = {

@@ -63,5 +63,20 @@ def platform_and_pair(context: click.Context, tenant: str, year: int) -> tuple[P
     return platform, pair
 
 
+def platform_and_pairs(
+    context: click.Context, tenant: str | None, year: int | None
+) -> tuple[Platform, list[TenantYear]]:
+    """The configuration and its declared pairs, of one tenant or year where that is given. Raises ConfigError."""
+    platform = load_platform(context.obj)
+    pairs = list(platform.pairs())
+    chosen = [pair for pair in pairs if tenant in {None, pair.tenant} and year in {None, pair.year}]
+    if not chosen:
+        wanted = ".".join(str(part) for part in (tenant, year) if part is not None)
+        raise ConfigError(
+            f"{platform.source}: {wanted} is not declared; declared are {', '.join(map(str, pairs))}"
+        )
+    return platform, chosen
+
+
 def comma_separated(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()] if value else []

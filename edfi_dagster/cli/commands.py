@@ -9,16 +9,18 @@ from typing import Any
 
 import click
 
-from edfi_dagster.cli.app import FAILED, comma_separated, platform_and_pair, told
+from edfi_dagster.cli.app import FAILED, comma_separated, platform_and_pair, platform_and_pairs, told
 
 _tenant = click.option("--tenant", required=True, help="Tenant code, as in the configuration.")
 _year = click.option("--year", required=True, type=int, help="School year, named by its spring.")
+_any_tenant = click.option("--tenant", help="Tenant code; else all that are declared.")
+_any_year = click.option("--year", type=int, help="School year; else all that are declared.")
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 
 
 def register(group: click.Group) -> None:
     """Add every command to the root."""
-    for command in (demo, materialize, pull, rebuild, sandbox):
+    for command in (demo, materialize, pull, rebuild, sandbox, setup_warehouse):
         group.add_command(command)
 
 
@@ -139,38 +141,68 @@ def pull(
 
 
 @click.command()
-@_tenant
-@_year
+@_any_tenant
+@_any_year
 @_json
 @click.pass_context
 @told
-def rebuild(context: click.Context, tenant: str, year: int, as_json: bool) -> None:
+def rebuild(context: click.Context, tenant: str | None, year: int | None, as_json: bool) -> None:
     """Fill an empty warehouse from the lake, without one request to the ODS.
 
     Example: edfi-dagster rebuild --tenant grand_bend --year 2025
     """
-    platform, pair = platform_and_pair(context, tenant, year)
-    from edfi_dagster.cli.runs import rebuild_pair
+    platform, pairs = platform_and_pairs(context, tenant, year)
+    from edfi_dagster.cli.stores import rebuild as rebuild_pair
 
-    rows, endpoints, failures = rebuild_pair(platform, pair)
+    rebuilt = [rebuild_pair(platform, pair) for pair in pairs]
     if as_json:
-        _print_json(
-            {
-                "tenant": tenant,
-                "year": year,
-                "endpoints": endpoints,
-                "rows_loaded": rows,
-                "failures": failures,
-            }
-        )
-    elif endpoints or failures:
-        click.echo(f"{pair}: {rows:,} rows of {endpoints} endpoints loaded from the lake")
-    else:
-        click.echo(f"{pair}: nothing to load, the warehouse already holds all that the lake has")
-    for failure in failures:
-        click.echo(f"Error: {failure}", err=True)
-    if failures:
+        _print_json({"partitions": [one.document() for one in rebuilt]})
+    for one in rebuilt:
+        if not as_json and one.endpoints:
+            click.echo(f"{one.pair}: {one.rows:,} rows of {one.endpoints} endpoints loaded from the lake")
+        elif not as_json and not one.failures:
+            click.echo(f"{one.pair}: nothing to load, the warehouse already holds all that the lake has")
+        for failure in one.failures:
+            click.echo(f"Error: {failure}", err=True)
+    if any(one.failures for one in rebuilt):
         sys.exit(FAILED)
+
+
+@click.command("setup-warehouse")
+@_any_tenant
+@_any_year
+@click.option(
+    "--print", "only_print", is_flag=True, help="Print the SQL, for somebody with the rights to run it."
+)
+@_json
+@click.pass_context
+@told
+def setup_warehouse(
+    context: click.Context, tenant: str | None, year: int | None, only_print: bool, as_json: bool
+) -> None:
+    """Make the schema, raw tables, views, stage and file format that loading needs; what is there stays.
+
+    Adds the column is_key_changes to a table of change versions that Airflow made without it.
+
+    Example: edfi-dagster setup-warehouse --print > setup.sql
+    """
+    platform, pairs = platform_and_pairs(context, tenant, year)
+    from edfi_dagster.cli import stores
+
+    if only_print:
+        statements = stores.setup_statements(platform, pairs)
+        if as_json:
+            _print_json({"statements": statements})
+        else:
+            click.echo("\n".join(s if s.startswith("--") else f"{s};" for s in statements))
+        return
+    tables = [table.name for table in stores.setup_warehouse(platform, pairs)]
+    if as_json:
+        _print_json({"tables": tables})
+    else:
+        click.echo(
+            f"{platform.warehouse.kind}: ready for {len(tables)} resources, descriptors, deletes and key changes"
+        )
 
 
 @click.command()

@@ -24,9 +24,10 @@ from edfi_dagster.config import ConfigError, Platform, TenantYear, embedded_plat
 from edfi_dagster.config.embedded import EMBEDDED_YEARS
 from edfi_dagster.lake.store import open_lake
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
-from edfi_dagster.resources import open_sandbox, open_warehouse
+from edfi_dagster.resources import open_sandbox
 from edfi_dagster.warehouse.contract import Connection
 from edfi_dagster.warehouse.current import current_rows
+from edfi_dagster.warehouse.opening import open_warehouse
 
 # Each run is a process of its own and mostly computes: more than two at a time only wait for each other.
 _RUNS_AT_A_TIME = 2
@@ -179,7 +180,9 @@ def _compare_all(
     task = progress.add_task(
         "compare warehouse and ODS record by record", total=len(endpoints) * len(districts)
     )
-    warehouse = open_warehouse(platform, open_lake(platform.lake), progress.console.print)
+    warehouse = open_warehouse(
+        platform, open_lake(platform.lake, platform.extract.tmp_dir), progress.console.print
+    )
     with warehouse.connected() as connection:
         for pair, district in districts.items():
             tally = tallies[pair]

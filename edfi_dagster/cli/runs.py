@@ -20,12 +20,8 @@ from edfi_dagster.automation.jobs import EXTRACT_JOB
 from edfi_dagster.cli.terse import terse as terse_logger
 from edfi_dagster.config import ConfigError, Platform, TenantYear
 from edfi_dagster.definitions import build
-from edfi_dagster.extract import load_stored
-from edfi_dagster.lake.manifest import latest_stamp
-from edfi_dagster.lake.store import open_lake
 from edfi_dagster.ods.catalogue import endpoints_of, find_endpoints
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS
-from edfi_dagster.resources import open_warehouse, prepare_warehouse
 
 _SHOWN = 30
 _TERSE: dict[str, Any] = {"loggers": {"terse": {}}}
@@ -112,25 +108,6 @@ def materialize_pair(
             _warnings(instance, result.run_id),
             _failure(result),
         )
-
-
-def rebuild_pair(platform: Platform, pair: TenantYear) -> tuple[int, int, list[str]]:
-    """Replay the lake of one pair into its warehouse: rows and endpoints loaded, and what could not be rebuilt."""
-    tell = Console(stderr=True).print
-    lake = open_lake(platform.lake)
-    if latest_stamp(lake, pair) is None:
-        return (
-            0,
-            0,
-            [f"{pair}: the lake at {lake.uri('')} holds nothing of this tenant and year; check lake.root"],
-        )
-    warehouse = open_warehouse(platform, lake, tell)
-    endpoints = endpoints_of(platform, pair)
-    prepare_warehouse(warehouse, endpoints)
-    results = list(load_stored(lake, warehouse, pair, endpoints, tell=tell))
-    failures = [cause for result in results for cause in result.failures.values()]
-    replayed = [result for result in results if any(kind.manifest for kind in result.kinds.values())]
-    return sum(result.rows_inserted for result in results), len(replayed), failures
 
 
 def print_report(report: Report) -> None:

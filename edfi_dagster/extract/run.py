@@ -143,31 +143,39 @@ class _PairRun:
     def results(self, works: Sequence[Work]) -> Generator[EndpointResult, None, None]:
         """Results in the order they become durable; descriptors, which share one transaction, at the end."""
         summary: list[EndpointResult] = []
-        readers = self._job.session.settings.extract.max_concurrent_requests + _SPARE_READERS
-        with ThreadPoolExecutor(readers, "read") as reading, ThreadPoolExecutor(1, "load") as loading:
-            loading.submit(self._load_all)
-            try:
-                for work in works:
-                    reading.submit(self._read, work)
-                for _ in works:
-                    found = self._done.get()
-                    if isinstance(found, BaseException):
-                        raise found
-                    if not found.kinds:
-                        continue  # waits for the descriptors' transaction, or for another pass
-                    if not self._is_restored:
-                        summary.append(found)
-                        self.durable.add(found.endpoint)
-                        yield found
-            finally:
-                self._stop.set()
-                self._to_load.put(None)
+        with closing(self._pulled_and_loaded(works)) as results:
+            for found in results:
+                summary.append(found)
+                self.durable.add(found.endpoint)
+                yield found
         if not self._is_restored:
             self._check_still_there()
         if not self._is_restored:
             for found in self._finish(summary):
                 self.durable.add(found.endpoint)
                 yield found
+
+    def _pulled_and_loaded(self, works: Sequence[Work]) -> Generator[EndpointResult, None, None]:
+        """Results that are final once their endpoint was pulled and, where that was asked for, loaded."""
+        readers = self._job.session.settings.extract.max_concurrent_requests + _SPARE_READERS
+        loaders = self._job.warehouse.loads_at_once
+        with ThreadPoolExecutor(readers, "read") as reading, ThreadPoolExecutor(loaders, "load") as loading:
+            try:
+                for _ in range(loaders):
+                    loading.submit(self._load_all)
+                for work in works:
+                    reading.submit(self._read, work)
+                for _ in works:
+                    found = self._done.get()
+                    if isinstance(found, BaseException):
+                        raise found
+                    # One without kinds waits for the descriptors' transaction, or for another pass.
+                    if found.kinds and not self._is_restored:
+                        yield found
+            finally:
+                self._stop.set()
+                for _ in range(loaders):
+                    self._to_load.put(None)
 
     @property
     def _is_restored(self) -> bool:

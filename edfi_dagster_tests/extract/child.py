@@ -17,10 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from edfi_dagster_tests.bench import KEY_VARIABLE, SECRET_VARIABLE, Bench, failures
+from edfi_dagster_tests.lake import s3_server
+from edfi_dagster_tests.warehouse import snowflake_stand_in
 
 # Children fork from a process that has imported everything and runs no threads.
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([__name__])
+_CREDENTIALS = (
+    KEY_VARIABLE,
+    SECRET_VARIABLE,
+    s3_server.KEY_VARIABLE,
+    s3_server.SECRET_VARIABLE,
+    snowflake_stand_in.SECRET_VARIABLE,
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Child:
 
     def __init__(self, config: Path, orders: Orders) -> None:
         self._said, says = _processes.Pipe(duplex=False)
-        credentials = {name: os.environ[name] for name in (KEY_VARIABLE, SECRET_VARIABLE)}
+        credentials = {name: os.environ[name] for name in _CREDENTIALS if name in os.environ}
         self._process = _processes.Process(target=_main, args=(config, orders, credentials, says))
         self._process.start()
         says.close()

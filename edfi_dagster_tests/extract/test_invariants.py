@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,10 +10,13 @@ import pytest
 
 from edfi_dagster.extract import Result
 from edfi_dagster.lake.manifest import stamps
+from edfi_dagster.lake.paths import run_folder
 from edfi_dagster.ods.pages import RECORDS
 from edfi_dagster_tests.bench import PAIR, Bench, student
 
 MakeBench = Callable[..., Bench]
+
+pytestmark = pytest.mark.both_storages
 
 
 def test_1_delta_finds_a_row_committed_late_although_nothing_is_newer(make_bench: MakeBench) -> None:
@@ -246,9 +248,7 @@ def test_11_lost_lake_files_of_a_killed_run_do_no_harm(make_bench: MakeBench) ->
     results = bench.load_stored(["students"])
     assert results["students"].kinds[RECORDS].cause == "the lake holds nothing that is not loaded"
     assert bench.state() == state
-    shutil.rmtree(
-        bench.folder / "lake" / "grand_bend" / "2025" / f"{killed:%Y%m%d}" / f"{killed:%Y%m%dT%H%M%S}"
-    )
+    bench.lose(run_folder(PAIR, killed))
     bench.materialize()
     bench.verify()
 
@@ -265,7 +265,7 @@ def test_stamps_rise_although_the_clock_steps_back(make_bench: MakeBench) -> Non
     bench.materialize()
     assert bench.stamps()[1:] == [ahead + timedelta(seconds=1), ahead + timedelta(seconds=2)]
     bench.query("DELETE FROM edfi3._meta_leases")
-    shutil.rmtree(bench.folder / "lake")
+    bench.lose(PAIR.tenant)
     bench.add_student(5)
     bench.materialize()
     assert bench.stamps()[-1] == ahead + timedelta(seconds=3)

@@ -17,6 +17,8 @@ from edfi_dagster_tests.bench import PAIR, Bench, failures
 
 MakeBench = Callable[..., Bench]
 
+pytestmark = pytest.mark.both_storages
+
 
 def test_4_watermark_moves_for_every_kind_also_without_rows(make_bench: MakeBench) -> None:
     bench = make_bench("students", "sessions", descriptors=("termDescriptors",))

@@ -13,6 +13,8 @@ from edfi_dagster.sandbox import Store
 from edfi_dagster_tests.bench import SCHEDULING, Bench, changed
 
 MakeBench = Callable[..., Bench]
+
+pytestmark = pytest.mark.both_storages
 CLASSES = ("sessions", "courseOfferings", "sections", "studentSectionAssociations")
 
 

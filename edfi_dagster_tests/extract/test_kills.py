@@ -137,11 +137,9 @@ def test_11_killed_rebuild_goes_on(night: Night, tmp_path: Path, nth: int) -> No
     bench = night.bench(tmp_path)
     bench.materialize()
     rows, deleted, _ = bench.state()
-    orders = Orders(
-        kill="edfi_dagster.warehouse.ledger:record", nth=nth, after=True, rebuild="rebuilt.duckdb"
-    )
+    orders = Orders(kill="edfi_dagster.warehouse.ledger:record", nth=nth, after=True, rebuild="rebuilt")
     assert child.run(bench.config, orders)[0] == -signal.SIGKILL
-    assert not failures(bench.rebuild("rebuilt.duckdb"))
+    assert not failures(bench.rebuild("rebuilt"))
     bench.verify()
     assert bench.state()[:2] == (rows, deleted)
     assert bench.materialize()

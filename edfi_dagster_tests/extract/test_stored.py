@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 
 import msgspec
+import pytest
 
 from edfi_dagster.lake.manifest import stamps
+from edfi_dagster.lake.paths import run_folder
 from edfi_dagster.ods.pages import RECORDS
 from edfi_dagster_tests.bench import PAIR, Bench, failures
 
 MakeBench = Callable[..., Bench]
+
+pytestmark = pytest.mark.both_storages
 
 
 def test_stored_delta_is_loaded_later_with_its_deletes(make_bench: MakeBench) -> None:
@@ -58,7 +61,7 @@ def test_rebuild_refuses_a_chain_with_a_gap(make_bench: MakeBench) -> None:
         bench.add_student(number)
         bench.materialize()
     lost = stamps(bench.lake, PAIR)[1]
-    shutil.rmtree(bench.folder / "lake" / f"grand_bend/2025/{lost:%Y%m%d/%Y%m%dT%H%M%S}")
+    bench.lose(run_folder(PAIR, lost))
     results = bench.rebuild()
     assert "the lake has no pull between change versions" in results["students"].failures[RECORDS]
     bench.materialize(full_refresh=True)
@@ -90,8 +93,7 @@ def test_rebuild_refuses_a_chain_that_does_not_begin_with_a_full_pull(make_bench
     bench.add_student(1)
     bench.change("sessions", bench.store.ids("sessions")[0], totalInstructionalDays=91)
     bench.materialize()
-    folder = bench.folder / "lake" / f"grand_bend/2025/{first:%Y%m%d/%Y%m%dT%H%M%S}/resources"
-    (folder / "sessions.manifest.json").unlink()
+    bench.lake.delete(f"{run_folder(PAIR, first)}/resources/sessions.manifest.json")
     results = bench.rebuild()
     assert "the lake's chain begins with a delta" in results["sessions"].failures[RECORDS]
     assert "ed-fi/sessions" in results["sessions"].failures[RECORDS]
