@@ -105,8 +105,8 @@ def _s3(platform: Platform) -> dg.ConfigurableResource[Any]:
     return S3Resource(
         region_name=lake.region,
         endpoint_url=lake.endpoint_url,
-        aws_access_key_id=lake.access_key_id and lake.access_key_id.read(),
-        aws_secret_access_key=lake.secret_access_key and lake.secret_access_key.read(),
+        aws_access_key_id=lake.access_key_id.read() if lake.access_key_id else None,
+        aws_secret_access_key=lake.secret_access_key.read() if lake.secret_access_key else None,
     )
 
 
