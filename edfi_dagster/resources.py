@@ -15,10 +15,8 @@ from edfi_dagster.extract import Job
 from edfi_dagster.lake.store import open_lake
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.session import OdsSession
-from edfi_dagster.sandbox.shared import shared_sandbox
+from edfi_dagster.sandbox.embedded import base_urls
 from edfi_dagster.warehouse.opening import open_warehouse, tables_of
-
-SANDBOX_SCHEME = "sandbox://"
 
 
 class EdfiRun(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -39,23 +37,11 @@ def open_session(
     if max_concurrent_requests is not None:
         extract = replace(settings.extract, max_concurrent_requests=max_concurrent_requests)
         settings = replace(settings, extract=extract)
-    if not settings.base_url.startswith(SANDBOX_SCHEME):
-        with closing(OdsSession(settings, pair)) as session:
-            yield session
-        return
-    with open_sandbox(platform) as url:
-        base_url = f"{url}/{settings.base_url.removeprefix(SANDBOX_SCHEME)}"
-        with closing(OdsSession(settings, pair, base_url=base_url)) as session:
-            yield session
-
-
-@contextmanager
-def open_sandbox(platform: Platform) -> Iterator[str]:
-    """The URL of the sandbox that serves every ``sandbox://`` ODS of the platform."""
-    urls = [platform.ods(pair).base_url for pair in platform.pairs()]
-    ods = [url.removeprefix(SANDBOX_SCHEME) for url in urls if url.startswith(SANDBOX_SCHEME)]
-    with shared_sandbox(platform.folder / ".dagster" / "embedded" / "sandbox", ods) as url:
-        yield url
+    with (
+        base_urls(platform, [pair]) as urls,
+        closing(OdsSession(settings, pair, base_url=urls[pair])) as session,
+    ):
+        yield session
 
 
 @contextmanager

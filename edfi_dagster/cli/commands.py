@@ -10,6 +10,9 @@ from typing import Any
 import click
 
 from edfi_dagster.cli.app import FAILED, comma_separated, platform_and_pair, platform_and_pairs, told
+from edfi_dagster.cli.check import check
+from edfi_dagster.cli.discover import discover
+from edfi_dagster.cli.status import status
 
 _tenant = click.option("--tenant", required=True, help="Tenant code, as in the configuration.")
 _year = click.option("--year", required=True, type=int, help="School year, named by its spring.")
@@ -20,7 +23,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON document 
 
 def register(group: click.Group) -> None:
     """Add every command to the root."""
-    for command in (demo, materialize, pull, rebuild, sandbox, setup_warehouse):
+    for command in (check, demo, discover, materialize, pull, rebuild, sandbox, setup_warehouse, status):
         group.add_command(command)
 
 

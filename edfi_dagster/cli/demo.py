@@ -24,7 +24,7 @@ from edfi_dagster.config import ConfigError, Platform, TenantYear, embedded_plat
 from edfi_dagster.config.embedded import EMBEDDED_YEARS
 from edfi_dagster.lake.store import open_lake
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
-from edfi_dagster.resources import open_sandbox
+from edfi_dagster.sandbox.embedded import open_sandbox
 from edfi_dagster.warehouse.contract import Connection
 from edfi_dagster.warehouse.current import current_rows
 from edfi_dagster.warehouse.opening import open_warehouse

@@ -34,6 +34,9 @@ RAW_COLUMNS = (
 
 LEASES = "_meta_leases"
 
+LONGEST_WAIT_SECONDS = 600.0
+"""How long a run waits for another process to let a DuckDB file go."""
+
 _LEDGER = """tenant_code VARCHAR, api_year INTEGER, name VARCHAR, pull_date DATE, pull_timestamp {timestamp},
 max_version BIGINT, is_active BOOLEAN, is_deletes BOOLEAN, is_key_changes BOOLEAN"""
 _TOTAL_COUNTS = """tenant_code VARCHAR, api_year INTEGER, name VARCHAR, pull_date DATE, pull_timestamp {timestamp},

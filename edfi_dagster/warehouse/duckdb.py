@@ -24,6 +24,7 @@ from edfi_dagster.lake.manifest import PulledFile
 from edfi_dagster.lake.store import LakeStore
 from edfi_dagster.warehouse.contract import (
     LEASES,
+    LONGEST_WAIT_SECONDS,
     LeaseTerms,
     RawTable,
     Texts,
@@ -38,7 +39,6 @@ from edfi_dagster.warehouse.current import view_sql
 if TYPE_CHECKING:
     import pandas as pd
 
-LONGEST_WAIT_SECONDS = 600.0
 _TELL_AFTER_SECONDS = 5.0
 _FETCHED_AT_ONCE = 2000
 

@@ -19,7 +19,8 @@ from edfi_dagster.config import Platform, TenantYear, embedded_platform
 from edfi_dagster.config.embedded import SANDBOX_CLIENT_ID, SANDBOX_CLIENT_SECRET
 from edfi_dagster.extract import Work, extract
 from edfi_dagster.ods.catalogue import endpoints_of
-from edfi_dagster.resources import open_job, open_sandbox
+from edfi_dagster.resources import open_job
+from edfi_dagster.sandbox.embedded import open_sandbox
 
 CHANGED = {
     "students": "lastSurname",

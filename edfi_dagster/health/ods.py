@@ -1,0 +1,346 @@
+"""Whether the ODS of one pair can be pulled as the configuration says, question by question.
+
+An answer that cannot be had ends the questions only where nothing behind it could be answered either.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from edfi_dagster.config import ConfigError, OdsSettings, Platform, TenantYear
+from edfi_dagster.health.findings import Block, Finding, explained, failed, ok, some, warning
+from edfi_dagster.health.probe import Organization, ProbedOds, TokenInfo, probed
+from edfi_dagster.ods.answers import Answer
+from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
+from edfi_dagster.ods.errors import (
+    EdFiError,
+    NotOffered,
+    NotPermitted,
+    OdsNotReady,
+    OdsUnreachable,
+    RequestRefused,
+    WrongCredentials,
+)
+
+READ, READ_CHANGES = "Read", "ReadChanges"
+_REACHABLE, _TOKEN = "reachable", "token"
+# Endpoints of few rows that nearly every key may read, to be asked first.
+_SAMPLES = ("schools", "localEducationAgencies", "students", "gradeLevelDescriptors")
+_MOST_SAMPLES = 6
+# Beyond the last row of any endpoint: the size of a page is judged, and no row is sent.
+_BEYOND = 2_000_000_000
+_NO_ANSWER = "check base_url, the way there (network, proxy, firewall), and with its host that it runs"
+_GRANT_CHANGES = (
+    "have the key's claim set allow ReadChanges; without it records deleted in the ODS stay in the warehouse"
+)
+
+
+@dataclass
+class _Examination:
+    """One pair's ODS while it is asked."""
+
+    ods: ProbedOds
+    pair: TenantYear
+    settings: OdsSettings
+    endpoints: Sequence[Endpoint]
+    page_size: int
+    takes_deletes: bool
+    info: TokenInfo | None = None
+
+    @property
+    def has_changes(self) -> bool:
+        return self.ods.abilities.change_versions and self.settings.extract.use_change_version
+
+    @cached_property
+    def sample(self) -> Endpoint | None:
+        """A declared endpoint that the key can read, records and not only by its claims. Raises EdFiError."""
+        candidates = sorted(
+            self.endpoints, key=lambda e: _SAMPLES.index(e.name) if e.name in _SAMPLES else 99
+        )
+        if allowed := [e for e in candidates if READ in self.allowed(e)]:
+            candidates = allowed
+        for endpoint in candidates[:_MOST_SAMPLES]:
+            try:
+                self.ask(endpoint, {"limit": "1"})
+            except (NotOffered, NotPermitted):
+                continue
+            return endpoint
+        return None
+
+    def allowed(self, endpoint: Endpoint) -> frozenset[str]:
+        """What the claims allow at an endpoint; nothing where the ODS does not tell its claims."""
+        return self.info.operations.get(endpoint.path.lower(), frozenset()) if self.info else frozenset()
+
+    def ask(self, endpoint: Endpoint, params: Mapping[str, str], suffix: str = "") -> None:
+        """One GET of which only the status counts. Raises EdFiError."""
+        path = endpoint.path if self.ods.abilities.namespaces else endpoint.name
+        url = f"{self.ods.url('dataManagementApi')}/{path}{suffix}"
+        self.ods.get(url, params, _unread, endpoint=f"{endpoint.path}{suffix}", retries=1)
+
+
+def examine(platform: Platform, pair: TenantYear, base_url: str) -> Block:
+    """Everything that can be told of one pair's ODS by about ten requests; never raises for what is wrong with it."""
+    return Block("ods", base_url, tuple(_findings(platform, pair, base_url)), pair)
+
+
+def _findings(platform: Platform, pair: TenantYear, base_url: str) -> Iterator[Finding]:
+    try:
+        endpoints = endpoints_of(platform, pair)
+    except ConfigError as error:
+        yield explained("endpoints", str(error), "correct extract.resources and extract.descriptors")
+        endpoints = ()
+    settings = platform.ods(pair)
+    options = [
+        platform.endpoint_options(
+            pair, e.namespace, e.name, "descriptors" if e.is_descriptor else "resources"
+        )
+        for e in endpoints
+    ]
+    with probed(platform, pair, base_url) as ods:
+        examined = _Examination(
+            ods,
+            pair,
+            settings,
+            endpoints,
+            max((option.page_size for option in options), default=500),
+            any(option.fetch_deletes for option in options),
+        )
+        yield from _answers(examined)
+
+
+def _answers(examined: _Examination) -> Iterator[Finding]:
+    for question, (ask, otherwise) in _QUESTIONS.items():
+        examined.ods.patience.begin()
+        try:
+            if found := ask(examined):
+                yield found
+        except ConfigError as error:
+            yield explained(question, str(error), otherwise)
+            return
+        except OdsUnreachable as error:
+            yield explained(question, error.reason, _NO_ANSWER)
+            return
+        except WrongCredentials as error:
+            yield explained(question, error.reason, otherwise)
+            return
+        except EdFiError as error:
+            yield explained(question, error.reason, otherwise)
+            if isinstance(error, OdsNotReady) and question == _REACHABLE:
+                return
+
+
+def _reachable(examined: _Examination) -> Finding:
+    began = time.monotonic()
+    discovery = examined.ods.discovery
+    return ok(_REACHABLE, f"ODS/API {discovery.ods_version}, answered in {time.monotonic() - began:.2f} s")
+
+
+def _data_standard(examined: _Examination) -> Finding:
+    offered, declared = examined.ods.discovery.data_model_version, examined.settings.extract.data_standard
+    if f"{offered}.".startswith(f"{declared}."):
+        return ok("data standard", f"{offered}, declared is {declared}")
+    if not examined.ods.abilities.namespaces:
+        return ok("data standard", f"not told by Ed-Fi 2, declared is {declared}")
+    near = ".".join(offered.split(".")[:2])
+    return warning(
+        "data standard",
+        f"{offered} is offered, {declared} is declared",
+        f'write data_standard: "{near}", for this year under its extract; what only {declared} has is skipped',
+    )
+
+
+def _mode(examined: _Examination) -> Finding:
+    discovery, year = examined.ods.discovery, examined.pair.year
+    mode = discovery.api_mode or (
+        "tenant and year are in base_url or in the key" if discovery.version >= (7, 0) else "none told"
+    )
+    instance = f", instance {discovery.instance}" if discovery.instance else ""
+    several = f", several school years of which {year} is taken" if examined.settings.multiyear else ""
+    return ok("mode", f"{mode}{instance}{several}")
+
+
+def _token(examined: _Examination) -> Finding:
+    examined.info = examined.ods.token_info()
+    if examined.info is None:
+        return ok(_TOKEN, "the key and secret are taken; the ODS does not tell what they may do")
+    claims = (
+        f"claim set {examined.info.claim_set}" if examined.info.claim_set else "the key and secret are taken"
+    )
+    if examined.info.profiles:
+        return warning(
+            _TOKEN,
+            f"{claims}, bound to {some(examined.info.profiles)}",
+            "a profile may leave fields out; have a key without one made for pulling",
+        )
+    return ok(_TOKEN, claims)
+
+
+def _organization(examined: _Examination) -> Finding | None:
+    wanted, question = examined.settings.education_organization_id, "education org."
+    if examined.info is None:
+        if wanted is None:
+            return None
+        return warning(question, f"{wanted} is declared, but this ODS has no token_info to compare it with")
+    found = examined.info.organizations
+    told = some(map(str, found)) or "none"
+    if wanted is None:
+        return ok(question, f"{told} (none is declared to compare it with)")
+    if any(organization.id == wanted for organization in found):
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        return ok(question, f"{next(o for o in found if o.id == wanted)}, as declared{more}")
+    return _other_organization(question, wanted, found, told)
+
+
+def _other_organization(question: str, wanted: int, found: Sequence[Organization], told: str) -> Finding:
+    parts = [organization for organization in found if wanted in organization.above]
+    if parts:
+        return warning(
+            question,
+            f"the key belongs to {some(map(str, parts))}, parts of {wanted}",
+            f"other parts of {wanted} will not be pulled; take a key of the whole",
+        )
+    return failed(
+        question,
+        f"expected {wanted}, the key belongs to {told}",
+        "take this tenant's own key, or correct education_organization_id",
+    )
+
+
+def _change_queries(examined: _Examination) -> Finding | None:
+    question = "change queries"
+    if not examined.settings.extract.use_change_version:
+        return ok(question, "not used (use_change_version: false), so each run pulls everything")
+    if not examined.ods.abilities.change_versions:
+        return ok(question, "none in this version, so each run pulls everything")
+    return ok(question, f"newest change version {examined.ods.newest_change_version():,}")
+
+
+def _permissions(examined: _Examination) -> Finding | None:
+    question = "permissions"
+    if not examined.endpoints:
+        return None
+    if asked := _claimable(examined):
+        return _claims(question, examined, asked)
+    if examined.sample is None:
+        return failed(
+            question,
+            f"none of {_MOST_SAMPLES} endpoints tried can be read",
+            "have the key's claim set allow Read, and check its education organizations",
+        )
+    return ok(
+        question, f"{examined.sample} can be read; {examined.ods.discovery.ods_version} does not tell of all"
+    )
+
+
+def _claimable(examined: _Examination) -> list[Endpoint]:
+    """The endpoints that the ODS's list of claims is about: a kind it never mentions is not refused by it."""
+    operations = examined.info.operations if examined.info else {}
+    mentioned = {name.endswith("descriptors") for name in operations}
+    return [e for e in examined.endpoints if e.is_descriptor in mentioned]
+
+
+def _claims(question: str, examined: _Examination, asked: Sequence[Endpoint]) -> Finding:
+    refused = [e for e in asked if READ not in examined.allowed(e)]
+    told = f"{len(asked) - len(refused)} of {len(asked)} endpoints can be read"
+    if len(refused) == len(asked):
+        return failed(question, told, "have the key's claim set allow Read")
+    if refused:
+        return warning(
+            question,
+            f"{told}; not {some(map(str, refused))}",
+            "they are skipped; have the claim set allow Read, or take them out of the configuration",
+        )
+    if examined.sample is None:
+        return failed(
+            question,
+            f"{told} by the claims, but none of those tried",
+            "check the key's education organizations",
+        )
+    return ok(question, told)
+
+
+def _read_changes(examined: _Examination) -> Finding | None:
+    if not examined.has_changes or not (examined.takes_deletes or examined.settings.extract.get_key_changes):
+        return None
+    resources = [e for e in examined.endpoints if e.has_changes]
+    if examined.info and examined.info.operations:
+        return _claimed_changes(examined, resources)
+    sample = examined.sample
+    if sample is None or not sample.has_changes:
+        return None
+    kinds = ["/deletes", "/keyChanges"] if examined.ods.abilities.key_changes else ["/deletes"]
+    try:
+        for kind in kinds:
+            examined.ask(sample, {"limit": "1"}, kind)
+    except (NotPermitted, NotOffered) as error:
+        return failed(READ_CHANGES, f"{error.endpoint}: {error.reason}", _GRANT_CHANGES)
+    return ok(READ_CHANGES, f"{' and '.join(kinds)} of {sample} can be read")
+
+
+def _claimed_changes(examined: _Examination, resources: Sequence[Endpoint]) -> Finding | None:
+    readable = [e for e in resources if READ in examined.allowed(e)]
+    refused = [e for e in readable if READ_CHANGES not in examined.allowed(e)]
+    if not readable:
+        return None
+    told = (
+        f"/deletes and /keyChanges of {len(readable) - len(refused)} of {len(readable)} resources can be read"
+    )
+    if len(refused) == len(readable):
+        return failed(READ_CHANGES, told, _GRANT_CHANGES)
+    if refused:
+        return warning(READ_CHANGES, f"{told}; not {some(map(str, refused))}", _GRANT_CHANGES)
+    return ok(READ_CHANGES, told)
+
+
+def _page_limit(examined: _Examination) -> Finding | None:
+    """Asks for a page of the configured size beyond the last row."""
+    size, largest = examined.page_size, examined.ods.abilities.largest_page
+    if examined.sample is None:
+        return None
+    if largest is not None and size > largest:
+        return ok(
+            "page limit", f"{largest} rows in this version, so pages are of {largest} instead of {size}"
+        )
+    try:
+        examined.ask(examined.sample, {"limit": str(size), "offset": str(_BEYOND)})
+    except RequestRefused as error:
+        found, _, remedy = error.reason.partition("; ")
+        smaller = remedy or "write a smaller page_size"
+        return warning(
+            "page limit",
+            f"pages of {size} rows: {found.rpartition(': ')[2]}",
+            f"{smaller}; until then runs find out by themselves",
+        )
+    return ok("page limit", f"pages of {size} rows are taken")
+
+
+def _snapshot(examined: _Examination) -> Finding | None:
+    if not examined.settings.extract.use_snapshot:
+        return None
+    examined.ods.start_snapshot()
+    return ok("snapshot", f"there is one, of change version {examined.ods.newest_change_version():,}")
+
+
+def _unread(answer: Answer) -> None:
+    """The body is not looked at."""
+
+
+Question = Callable[[_Examination], Finding | None]
+_QUESTIONS: Mapping[str, tuple[Question, str]] = {
+    _REACHABLE: (_reachable, _NO_ANSWER),
+    "data standard": (_data_standard, ""),
+    "mode": (_mode, ""),
+    _TOKEN: (_token, "check client_id and client_secret of this tenant and year"),
+    "education org.": (_organization, ""),
+    "change queries": (
+        _change_queries,
+        "have its host switch change queries on, or write use_change_version: false",
+    ),
+    "permissions": (_permissions, "have the key's claim set allow Read"),
+    READ_CHANGES: (_read_changes, _GRANT_CHANGES),
+    "page limit": (_page_limit, "check base_url"),
+    "snapshot": (_snapshot, "have its host take one before each pull, or write use_snapshot: false"),
+}

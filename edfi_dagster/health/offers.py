@@ -1,0 +1,191 @@
+"""What an ODS offers, by its own OpenAPI documents, beside what the configuration declares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from edfi_dagster.config import EndpointSelection, Platform, TenantYear, normalise_endpoint
+from edfi_dagster.health.probe import ProbedOds, TokenInfo, probed
+from edfi_dagster.ods.answers import Answer
+from edfi_dagster.ods.catalogue import DESCRIPTOR, RESOURCE, Kind, endpoints_of, standard_endpoints
+from edfi_dagster.ods.errors import EdFiError, NotPermitted, OdsNotReady, RequestRefused, UnusableBody
+from edfi_dagster.ods.openapi import described_endpoints
+
+# Ed-Fi 2 describes itself in another form; DMS, from 8, names its documents otherwise (api.md section 7).
+_FIRST_WITH_DOCUMENTS, _FIRST_DMS = (3, 0), (8, 0)
+_READ = "Read"
+_ALL_QUESTIONS_SECONDS = 60.0
+
+
+class Standing(StrEnum):
+    """Where an endpoint is found: in the configuration, in the ODS's documents, or in both."""
+
+    DECLARED = "declared"
+    NEW = "new"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One endpoint. ``is_known`` tells that the data standard's catalogue has it; ``is_permitted`` None: not asked."""
+
+    namespace: str
+    name: str
+    kind: Kind
+    standing: Standing
+    is_known: bool
+    is_permitted: bool | None = None
+
+    @property
+    def path(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "endpoint": self.path,
+            "kind": self.kind,
+            "standing": str(self.standing),
+            "in_catalogue": self.is_known,
+            "permitted": self.is_permitted,
+        }
+
+
+def discover_offers(
+    platform: Platform, pair: TenantYear, base_url: str, *, tell: Callable[[str], None]
+) -> list[Offer]:
+    """Every endpoint that the ODS offers or the configuration declares, resources first.
+
+    Whether the key may read one comes from its claims (7.3 and later), else from one small request for each that is
+    offered, for a minute at most. Raises EdFiError; OdsNotReady where the ODS publishes no documents.
+    """
+    with probed(platform, pair, base_url) as ods:
+        offered = {kind: _offered(ods, kind) for kind in (RESOURCE, DESCRIPTOR)}
+        offers = list(_compare(platform, pair, offered))
+        ods.patience.begin()
+        info = ods.token_info()
+        if info and info.operations:
+            return [_by_claims(offer, info) for offer in offers]
+        tell(f"asking {pair} which of {sum(map(len, offered.values()))} endpoints the key may read")
+        return _by_asking(ods, offers)
+
+
+def _offered(ods: ProbedOds, kind: Kind) -> Mapping[str, tuple[str, str]]:
+    """Normalised name → (namespace, name) of each endpoint in one of the ODS's documents."""
+    version = ods.discovery.version
+    if version < _FIRST_WITH_DOCUMENTS:
+        raise OdsNotReady(
+            "an Ed-Fi 2 ODS publishes no OpenAPI documents; list its endpoints under extract.resources",
+            pair=ods.pair,
+        )
+    file = f"{kind}s/swagger.json" if version < _FIRST_DMS else f"{kind}s-spec.json"
+    url = f"{ods.url('openApiMetadata')}/{file}"
+    # Megabytes, which an ODS that has just started first has to write.
+    ods.patience.begin(_ALL_QUESTIONS_SECONDS)
+    try:
+        return ods.get(url, {}, _read_document, endpoint=f"{kind}s document")
+    except RequestRefused as error:
+        raise OdsNotReady(
+            f"the ODS does not publish {url} (HTTP {error.status}); have its host switch OpenAPI metadata on",
+            pair=ods.pair,
+        ) from None
+
+
+def _read_document(answer: Answer) -> Mapping[str, tuple[str, str]]:
+    try:
+        found = described_endpoints(json.loads(answer.body))
+        return {normalise_endpoint(e.namespace, e.name): (e.namespace, e.name) for e in found}
+    except (ValueError, AttributeError, TypeError, KeyError):
+        raise UnusableBody("the body is no OpenAPI document") from None
+
+
+def _compare(
+    platform: Platform, pair: TenantYear, offered: Mapping[Kind, Mapping[str, tuple[str, str]]]
+) -> Iterator[Offer]:
+    declared = {normalise_endpoint(e.namespace, e.name): e for e in endpoints_of(platform, pair)}
+    standard = standard_endpoints(platform.ods(pair).extract.data_standard)
+    known = {normalise_endpoint(e.namespace, e.name) for e in standard}
+    for kind, endpoints in offered.items():
+        for normal, (namespace, name) in endpoints.items():
+            standing = Standing.DECLARED if normal in declared else Standing.NEW
+            yield Offer(namespace, name, kind, standing, normal in known)
+        for normal, endpoint in declared.items():
+            if endpoint.kind == kind and normal not in endpoints:
+                yield Offer(endpoint.namespace, endpoint.name, kind, Standing.MISSING, normal in known)
+
+
+def _by_claims(offer: Offer, info: TokenInfo) -> Offer:
+    if offer.standing == Standing.MISSING or not _is_mentioned(offer.kind, info):
+        return offer
+    return _permitted(offer, _READ in info.operations.get(offer.path.lower(), frozenset()))
+
+
+def _is_mentioned(kind: Kind, info: TokenInfo) -> bool:
+    """Whether the claims speak of this kind at all: what they never mention they do not refuse."""
+    return any(path.endswith("descriptors") == (kind == DESCRIPTOR) for path in info.operations)
+
+
+def _by_asking(ods: ProbedOds, offers: Sequence[Offer]) -> list[Offer]:
+    ods.patience.begin(_ALL_QUESTIONS_SECONDS)
+    with ThreadPoolExecutor(ods.settings.extract.max_concurrent_requests, "ask") as asking:
+        return list(asking.map(partial(_asked, ods), offers))
+
+
+def _asked(ods: ProbedOds, offer: Offer) -> Offer:
+    """Whether its first row can be read; not known where the ODS gives no such answer, or there is no time left."""
+    if offer.standing == Standing.MISSING or ods.patience.is_over:
+        return offer
+    try:
+        ods.get(f"{ods.url('dataManagementApi')}/{offer.path}", {"limit": "1"}, _unread, retries=1)
+    except NotPermitted:
+        return _permitted(offer, False)
+    except (RequestRefused, UnusableBody):
+        return offer
+    except EdFiError:
+        ods.patience.end()
+        return offer
+    return _permitted(offer, True)
+
+
+def _permitted(offer: Offer, is_permitted: bool) -> Offer:
+    return Offer(offer.namespace, offer.name, offer.kind, offer.standing, offer.is_known, is_permitted)
+
+
+def _unread(answer: Answer) -> None:
+    """Only the status counts."""
+
+
+# -- to be pasted -----------------------------------------------------------------------------------------
+
+
+def selections(platform: Platform, offers: Sequence[Offer]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What to write under ``extract``: what stands there, and the new endpoints that the key may read."""
+    return {
+        f"{kind}s": {
+            **_written(platform.extract.selection("resources" if kind == RESOURCE else "descriptors")),
+            **{_short(offer): {} for offer in new_ones(offers, kind)},
+        }
+        for kind in (RESOURCE, DESCRIPTOR)
+    }
+
+
+def new_ones(offers: Sequence[Offer], kind: Kind) -> list[Offer]:
+    """The new endpoints of a kind that the key may read, or for all that is known may."""
+    return [
+        o for o in offers if o.kind == kind and o.standing == Standing.NEW and o.is_permitted is not False
+    ]
+
+
+def _written(selection: EndpointSelection) -> dict[str, dict[str, Any]]:
+    return {
+        name: options.model_dump(mode="json", exclude_unset=True) for name, options in selection.root.items()
+    }
+
+
+def _short(offer: Offer) -> str:
+    return offer.name if offer.namespace == "ed-fi" else offer.path
