@@ -84,7 +84,7 @@ def _run(
     selection = Selection(keys, endpoints, context.selected_asset_keys)
     results: list[EndpointResult] = []
     say = {"tell": context.log.info, "warn": context.log.warning}
-    with open_job(platform, pair, endpoints, **say, run_id=context.run_id) as job:
+    with open_job(platform, pair, endpoints, **say, run_id=context.run.run_id) as job:
         told = Materializations(platform, keys, pair, job.lake)
         streams = []
         if selection.works:

@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from edfi_dagster.assets.extract import OP_NAME
+from edfi_dagster.assets.keys import AssetKeys
+from edfi_dagster.automation.cadence import Part, routine
+from edfi_dagster.config import Platform
 
 EXTRACT_JOB = "extract_and_load"
+JOB_OF = {
+    Part.EVERYTHING: EXTRACT_JOB,
+    Part.RESOURCES: "extract_resources",
+    Part.DESCRIPTORS: "extract_descriptors",
+}
+
+Selections = Mapping[Part, frozenset[dg.AssetKey]]
+"""The assets that belong to each part."""
+
+_DESCRIPTIONS = {
+    Part.EVERYTHING: "Pull every endpoint of one tenant and year, and load what changed.",
+    Part.RESOURCES: "Pull every resource of one tenant and year, no descriptor, and load what changed.",
+    Part.DESCRIPTORS: "Pull every descriptor of one tenant and year, no resource, and load what changed.",
+}
 
 
-def build_extract_job(extract: dg.AssetsDefinition) -> dg.UnresolvedAssetJobDefinition:
-    """Pull and load every endpoint of one tenant and year."""
+def selections_of(keys: AssetKeys, extract: Iterable[dg.AssetKey]) -> Selections:
+    """Which of the extract's assets are resources with their tables, and which are descriptors."""
+    everything = frozenset(extract)
+    descriptors = frozenset(keys.endpoint(e) for e in keys.endpoints if e.is_descriptor)
+    return {
+        Part.EVERYTHING: everything,
+        Part.RESOURCES: everything - descriptors,
+        Part.DESCRIPTORS: everything & descriptors,
+    }
+
+
+def parts_of(platform: Platform) -> tuple[Part, ...]:
+    """The parts that are scheduled apart somewhere, and everything."""
+    scheduled = {c.part for pair in platform.pairs() for c in routine(platform.ods(pair).schedules)}
+    return tuple(part for part in Part if part is Part.EVERYTHING or part in scheduled)
+
+
+def build_extract_job(selections: Selections, part: Part = Part.EVERYTHING) -> UnresolvedAssetJobDefinition:
+    """Pull and load one tenant and year: every endpoint, or those of a part."""
     return dg.define_asset_job(
-        EXTRACT_JOB,
-        selection=dg.AssetSelection.assets(*extract.keys),
+        JOB_OF[part],
+        selection=dg.AssetSelection.assets(*selections[part]),
         executor_def=dg.in_process_executor,
-        description="Pull every endpoint of one tenant and year, and load what changed.",
+        description=_DESCRIPTIONS[part],
         tags={"edfi/job": OP_NAME},
     )

@@ -36,12 +36,13 @@ SlackEvent = Literal["failure", "success", "late"]
 
 
 class Slack(Model):
-    """Where messages go: a bot's token and a channel, or an incoming webhook."""
+    """Where messages go: a bot's token and a channel, or an incoming webhook. ``ui_url`` is where their links lead."""
 
     token: Secret | None = None
     channel: Text | None = None
     webhook_url: Secret | None = None
     events: tuple[SlackEvent, ...] = ("failure", "late")
+    ui_url: Text = "http://127.0.0.1:3000"
 
     @model_validator(mode="after")
     def _one_way_to_send(self) -> Self:

@@ -1,0 +1,60 @@
+"""All that starts runs by itself, or speaks of them: the jobs, schedules and sensors of one platform."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from edfi_dagster.assets.keys import AssetKeys
+from edfi_dagster.automation.cadence import Part
+from edfi_dagster.automation.change_sensor import build_change_sensor
+from edfi_dagster.automation.inquiry import Ask, OdsSessions
+from edfi_dagster.automation.jobs import build_extract_job, parts_of, selections_of
+from edfi_dagster.automation.lateness import Lateness, build_late_sensor
+from edfi_dagster.automation.notifications import build_notifications
+from edfi_dagster.automation.schedules import build_schedules
+from edfi_dagster.automation.slack import Channel
+from edfi_dagster.config import Platform
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What sensors meet outside: the ODSs, Slack, and the time of day (seconds since 1970).
+
+    ``ask`` and ``channel`` are the platform's own where they are None.
+    """
+
+    ask: Ask | None = None
+    channel: Channel | None = None
+    clock: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True)
+class Automation:
+    """What ``dg.Definitions`` takes, by its names."""
+
+    jobs: list[UnresolvedAssetJobDefinition]
+    schedules: list[dg.ScheduleDefinition]
+    sensors: list[dg.SensorDefinition]
+
+
+def build_automation(
+    platform: Platform, keys: AssetKeys, extract: dg.AssetsDefinition, outside: Outside | None = None
+) -> Automation:
+    """The automation of one platform, all of it off but for what the ``slack`` block asks for."""
+    world = outside or Outside()
+    ask = world.ask or OdsSessions(platform).newest
+    selections = selections_of(keys, extract.keys)
+    jobs = {part: build_extract_job(selections, part) for part in parts_of(platform)}
+    sensors = [build_change_sensor(platform, jobs[Part.EVERYTHING], ask=ask, clock=world.clock)]
+    if platform.slack is not None:
+        channel = world.channel or Channel(platform.slack)
+        sensors += build_notifications(platform, channel, platform.slack.ui_url)
+        if "late" in platform.slack.events:
+            lateness = Lateness(platform, selections, ask)
+            sensors.append(build_late_sensor(platform, lateness, channel, platform.slack.ui_url, clock=world.clock))
+    return Automation(list(jobs.values()), build_schedules(platform, jobs, selections), sensors)
