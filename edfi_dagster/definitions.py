@@ -19,9 +19,9 @@ def build(platform: Platform, outside: Outside | None = None) -> dg.Definitions:
     partitions = partitions_of(platform)
     extract = build_extract(platform, keys, partitions)
     stores = Stores(platform)
-    automation = build_automation(platform, keys, extract, outside)
+    automation = build_automation(platform, keys, outside)
     return dg.Definitions(
-        assets=[extract, *Specs(platform, keys, partitions).reported()],
+        assets=[*extract, *Specs(platform, keys, partitions).reported()],
         jobs=automation.jobs,
         schedules=automation.schedules,
         sensors=automation.sensors,

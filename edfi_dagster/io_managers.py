@@ -17,6 +17,7 @@ import dagster as dg
 
 from edfi_dagster.assets.keys import AssetKeys, pair_of
 from edfi_dagster.config import Platform, TenantYear
+from edfi_dagster.extract import EndpointResult, load_stored
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import Manifest, read_manifest, stamps
 from edfi_dagster.lake.store import LakeStore, open_lake
@@ -112,15 +113,29 @@ class WarehouseIOManager(dg.IOManager):
         self._stores = stores
         self._keys = AssetKeys(platform)
 
-    def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame) -> None:
-        """Replace the partition's rows of the asset's own table."""
+    def handle_output(self, context: dg.OutputContext, obj: pd.DataFrame | Manifest | EndpointResult) -> None:
+        """Replace the partition's rows of the asset's own table by a DataFrame; load a pull, if it is not loaded yet."""
         pair = pair_of(context.partition_key)
+        if isinstance(obj, EndpointResult):
+            return  # loaded by the run that it is the result of
+        if isinstance(obj, Manifest):
+            self._load(pair, obj, context)
+            return
         frame = obj.copy()
         frame.insert(0, "tenant_code", pair.tenant)
         frame.insert(1, "api_year", pair.year)
         with self._stores.warehouse.connected() as connection:
             connection.replace_partition(context.asset_key.path[-1], frame, pair)
         context.add_output_metadata({"dagster/partition_row_count": len(obj)})
+
+    def _load(self, pair: TenantYear, manifest: Manifest, context: dg.OutputContext) -> None:
+        """Load what the lake holds of the manifest's endpoint beyond what is committed. Raises dagster.Failure."""
+        endpoint = next(e for e in endpoints_of(self._platform, pair) if e.path == manifest.path)
+        stores = self._stores
+        for result in load_stored(stores.lake, stores.warehouse, pair, [endpoint], tell=context.log.info):
+            if result.failures:
+                raise dg.Failure("; ".join(result.failures.values()), allow_retries=False)
+            context.add_output_metadata({"edfi/rows_loaded": result.rows_inserted})
 
     def load_input(self, context: dg.InputContext) -> pd.DataFrame | Rows:
         pair = pair_of(context.partition_key)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from edfi_dagster.config import Platform, TenantYear
-from edfi_dagster.extract import Job
+from edfi_dagster.extract import Job, SharedExtract
 from edfi_dagster.lake.store import open_lake
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.sandbox.embedded import base_urls
 from edfi_dagster.warehouse.opening import open_warehouse, tables_of
+
+T = TypeVar("T")
 
 
 class EdfiRun(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -26,6 +28,18 @@ class EdfiRun(dg.ConfigurableResource):  # type: ignore[type-arg]
         default=False,
         description="Pull everything that is selected again and replace it in the warehouse, deletes included.",
     )
+    _shared: Any = PrivateAttr(default=None)
+
+    def shared(self, start: Callable[[], tuple[T, SharedExtract]]) -> tuple[T, SharedExtract]:
+        """The extract that the steps of this run share; the first of them starts it."""
+        if self._shared is None:
+            self._shared = start()
+        found: tuple[T, SharedExtract] = self._shared
+        return found
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        if self._shared is not None:
+            self._shared[1].stop()
 
 
 @contextmanager
@@ -60,10 +74,6 @@ def open_job(
     warehouse = open_warehouse(platform, lake, tell, tag=tag)
     with closing(warehouse), open_session(platform, pair) as session:
         warehouse.prepare(tables_of(endpoints))
-        if platform.extract.run_type != "bulk":
-            warn(
-                f"run_type {platform.extract.run_type} is not built yet; this run is a bulk one, with the same rows after it"
-            )
         yield Job(platform, pair, session, lake, warehouse, tell, warn)
 
 

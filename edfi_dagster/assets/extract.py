@@ -1,150 +1,199 @@
-"""The extract op: one multi-asset over every endpoint and raw table, run for one tenant and year at a time.
+"""The extract ops: every endpoint and raw table, run for one tenant and year at a time, in one of two shapes.
 
-Any subset can be selected. Selected endpoints are pulled; they are loaded when their raw table is selected too
-(descriptors, whose table is shared, always). A raw table selected alone loads what the lake holds for it.
+``bulk`` (and ``dynamic``, which is bulk launched for only what changed) is one op over everything. ``default`` is one op,
+and so one step, per endpoint family: its records, deletes, key changes and their load. Both run the same extract, which
+pulls everything that is selected side by side; any subset can be selected.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 
 import dagster as dg
 
 from edfi_dagster.assets.keys import AssetKeys, pair_of
 from edfi_dagster.assets.materializations import Materializations
+from edfi_dagster.assets.outcome import complete, report, told_as_failure
+from edfi_dagster.assets.selection import Selection
 from edfi_dagster.assets.specs import Specs
-from edfi_dagster.config import ConfigError, Platform, TenantYear
-from edfi_dagster.extract import EndpointResult, Result, Work, count_rows, extract, load_stored
-from edfi_dagster.lake.store import LakeError
-from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
-from edfi_dagster.ods.errors import EdFiError
-from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
+from edfi_dagster.config import Platform
+from edfi_dagster.extract import (
+    EndpointResult,
+    SharedExtract,
+    count_rows,
+    extract,
+    load_stored,
+)
+from edfi_dagster.ods.catalogue import endpoints_of
 from edfi_dagster.resources import EdfiRun, open_job
-from edfi_dagster.warehouse.contract import WarehouseError
 
 OP_NAME = "edfi"
-_KINDS: tuple[RecordKind, ...] = (RECORDS, DELETES, KEY_CHANGES)
-_TOLD_FAILURES = 20
-
-
-class Selection:
-    """What the selected asset keys ask of each of a tenant-year's endpoints; those of other data standards ask nothing."""
-
-    def __init__(
-        self, keys: AssetKeys, endpoints: Iterable[Endpoint], selected: Collection[dg.AssetKey]
-    ) -> None:
-        self.kinds: dict[str, set[RecordKind]] = {}
-        self.tables: set[str] = set()
-        self.works: list[Work] = []
-        self.stored: list[Endpoint] = []
-        for endpoint in endpoints:
-            kinds = {kind for kind in _KINDS if keys.endpoint(endpoint, kind) in selected}
-            table = keys.table(endpoint) in selected
-            self.kinds[endpoint.path] = kinds
-            if table:
-                self.tables.add(endpoint.path)
-            if kinds:
-                self.works.append(Work(endpoint, frozenset(kinds), load=table or endpoint.is_descriptor))
-            elif table:
-                self.stored.append(endpoint)
 
 
 def build_extract(
     platform: Platform, keys: AssetKeys, partitions: dg.PartitionsDefinition
-) -> dg.AssetsDefinition:
-    """The multi-asset of one platform."""
-    specs = Specs(platform, keys, partitions)
+) -> list[dg.AssetsDefinition]:
+    """The multi-assets of one platform, in the shape of its ``run_type``."""
+    specs = list(Specs(platform, keys, partitions).executable())
+    if platform.extract.run_type != "default":
+        return [_bulk(platform, keys, partitions, specs)]
+    families: dict[str, list[dg.AssetSpec]] = defaultdict(list)
+    names = _family_names(keys)
+    for spec in specs:
+        families[names[spec.key]].append(spec)
+    return [_family(platform, keys, partitions, name, members) for name, members in families.items()]
 
+
+class PairRun:
+    """What one run does with one pair, and what it reports."""
+
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        platform: Platform,
+        keys: AssetKeys,
+        selected: Collection[dg.AssetKey],
+    ) -> None:
+        self._context = context
+        self._platform = platform
+        self._keys = keys
+        self.pair = pair_of(context.partition_key)
+        self._endpoints = endpoints_of(
+            platform, self.pair
+        )  # an undeclared pair fails here, before any request
+        self.selection = Selection(keys, self._endpoints, selected)
+        self._materializations: Materializations | None = None
+        self._counts: dict[str, int] = {}
+
+    def results(self, *, full_refresh: bool) -> Iterator[EndpointResult]:
+        """Pull, store and load; what the ODS counts afterwards is kept for ``closing_events``."""
+        log, run_id = self._context.log, self._context.run.run_id
+        done: list[EndpointResult] = []
+        with open_job(
+            self._platform, self.pair, self._endpoints, tell=log.info, warn=log.warning, run_id=run_id
+        ) as job:
+            self._materializations = Materializations(self._platform, self._keys, self.pair, job.lake)
+            streams = []
+            if self.selection.works:
+                streams.append(extract(job, self.selection.works, full_refresh=full_refresh))
+            if self.selection.stored:
+                stored = load_stored(job.lake, job.warehouse, self.pair, self.selection.stored, tell=job.tell)
+                streams.append(stored)
+            for stream in streams:
+                for result in stream:
+                    done.append(result)
+                    yield result
+            if job.session.settings.extract.pull_total_counts:
+                self._counts = count_rows(job, complete(done))
+
+    def events(self, result: EndpointResult) -> Iterator[dg.AssetMaterialization]:
+        """The materializations of what changed of one endpoint, as far as it was selected."""
+        assert self._materializations is not None
+        path = result.endpoint.path
+        kinds, table = self.selection.kinds[path], path in self.selection.tables
+        yield from self._materializations.of_endpoint(result, kinds, table=table)
+
+    def closing_events(self) -> Iterator[dg.AssetMaterialization]:
+        """The materializations of the tables that all endpoints share."""
+        if self._materializations is not None:
+            yield from self._materializations.of_shared_tables()
+            if self._counts:
+                yield self._materializations.of_total_counts(self._counts)
+
+
+# -- bulk -----------------------------------------------------------------------------------------------------
+
+
+def _bulk(
+    platform: Platform,
+    keys: AssetKeys,
+    partitions: dg.PartitionsDefinition,
+    specs: Iterable[dg.AssetSpec],
+) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=OP_NAME,
-        specs=list(specs.executable()),
+        specs=list(specs),
         partitions_def=partitions,
         can_subset=True,
         backfill_policy=dg.BackfillPolicy.multi_run(1),
     )
     def edfi(context: dg.AssetExecutionContext, edfi_run: EdfiRun) -> Iterator[dg.MaterializeResult[None]]:
-        pair = pair_of(context.partition_key)
-        try:
-            _run(context, platform, keys, pair, full_refresh=edfi_run.full_refresh)
-        except (ConfigError, EdFiError, LakeError, WarehouseError) as error:
-            raise dg.Failure(_placed(pair, "", str(error)), allow_retries=False) from None
+        with told_as_failure(pair_of(context.partition_key)):
+            run = PairRun(context, platform, keys, context.selected_asset_keys)
+            results = []
+            for result in run.results(full_refresh=edfi_run.full_refresh):
+                results.append(result)
+                for event in run.events(result):
+                    # Logged, not yielded as an output: the same materialization at less than half the events.
+                    context.log_event(event)
+            for event in run.closing_events():
+                context.log_event(event)
+        report(context, run.pair, results)
         yield from ()
 
     return edfi
 
 
-def _run(
-    context: dg.AssetExecutionContext,
+# -- default --------------------------------------------------------------------------------------------------
+
+
+def _family_names(keys: AssetKeys) -> dict[dg.AssetKey, str]:
+    """Asset → its family: endpoints that share a raw table are one, a descriptor endpoint is its own."""
+    return {key: endpoint.snake for endpoint in keys.endpoints for key in keys.family(endpoint)}
+
+
+def _family(
     platform: Platform,
     keys: AssetKeys,
-    pair: TenantYear,
-    *,
-    full_refresh: bool,
-) -> None:
-    endpoints = endpoints_of(platform, pair)  # an undeclared pair fails here, before any request
-    selection = Selection(keys, endpoints, context.selected_asset_keys)
-    results: list[EndpointResult] = []
-    say = {"tell": context.log.info, "warn": context.log.warning}
-    with open_job(platform, pair, endpoints, **say, run_id=context.run.run_id) as job:
-        told = Materializations(platform, keys, pair, job.lake)
-        streams = []
-        if selection.works:
-            streams.append(extract(job, selection.works, full_refresh=full_refresh))
-        if selection.stored:
-            streams.append(load_stored(job.lake, job.warehouse, pair, selection.stored, tell=job.tell))
-        for stream in streams:
-            for result in stream:
-                results.append(result)
-                path = result.endpoint.path
-                for event in told.of_endpoint(result, selection.kinds[path], table=path in selection.tables):
-                    # Logged, not yielded as an output: the same materialization at less than half the events.
+    partitions: dg.PartitionsDefinition,
+    name: str,
+    specs: Iterable[dg.AssetSpec],
+) -> dg.AssetsDefinition:
+    """One endpoint family. The first family of a run starts the extract of them all, the last one closes it."""
+
+    @dg.multi_asset(
+        name=name,
+        specs=list(specs),
+        partitions_def=partitions,
+        can_subset=True,
+        backfill_policy=dg.BackfillPolicy.multi_run(1),
+    )
+    def family(
+        context: dg.AssetExecutionContext, edfi_run: EdfiRun
+    ) -> Iterator[dg.MaterializeResult[object]]:
+        with told_as_failure(pair_of(context.partition_key)):
+            run, shared = edfi_run.shared(lambda: _start(context, platform, keys, edfi_run))
+            mine = Selection(keys, endpoints_of(platform, run.pair), context.selected_asset_keys)
+            results, is_last = shared.take(mine.paths)
+        for result in results:
+            for event in run.events(result):
+                if event.asset_key in context.selected_asset_keys:
+                    yield _output(event, keys, result)
+                else:
                     context.log_event(event)
-        for event in told.of_shared_tables():
-            context.log_event(event)
-        if job.session.settings.extract.pull_total_counts and (counts := count_rows(job, _complete(results))):
-            context.log_event(told.of_total_counts(counts))
-    _report(context, pair, results)
+        if is_last:
+            for event in run.closing_events():
+                context.log_event(event)
+        report(context, run.pair, results)
+
+    return family
 
 
-def _complete(results: Iterable[EndpointResult]) -> list[Endpoint]:
-    """The endpoints whose records are in the warehouse as they are in the ODS."""
-    committed = {Result.LOADED, Result.UNCHANGED}
-    return [
-        r.endpoint
-        for r in results
-        if RECORDS in r.kinds and r.kinds[RECORDS].result in committed and not r.kinds[RECORDS].cause
-    ]
+def _start(
+    context: dg.AssetExecutionContext, platform: Platform, keys: AssetKeys, edfi_run: EdfiRun
+) -> tuple[PairRun, SharedExtract]:
+    steps = set(context.run.step_keys_to_execute or ())
+    names = _family_names(keys)
+    selected = {key for key in context.job_def.asset_layer.selected_asset_keys if names.get(key) in steps}
+    run = PairRun(context, platform, keys, selected)
+    takers = len({names[key] for key in selected})
+    return run, SharedExtract(lambda: run.results(full_refresh=edfi_run.full_refresh), takers)
 
 
-def _report(context: dg.AssetExecutionContext, pair: TenantYear, results: list[EndpointResult]) -> None:
-    """One line of what came of the run; ONE failure that lists every endpoint and its cause."""
-    counts = Counter(kind.result for result in results for kind in result.kinds.values())
-    context.log.info(f"{pair}: " + ", ".join(f"{count} {result}" for result, count in sorted(counts.items())))
-    for skipped in (Result.NOT_OFFERED, Result.NOT_PERMITTED):
-        named = [
-            _label(result, kind)
-            for result in results
-            for kind, of_kind in result.kinds.items()
-            if of_kind.result == skipped
-        ]
-        if named:
-            context.log.warning(f"{pair}: {skipped}, skipped: {', '.join(named)}")
-    failures = {_label(result, kind): cause for result in results for kind, cause in result.failures.items()}
-    if failures:
-        raise dg.Failure(
-            f"{pair}: {len(failures)} of {sum(counts.values())} failed; the rest is committed, and a new run does only "
-            "what is left.\n" + "\n".join(f"- {cause}" for cause in list(failures.values())[:_TOLD_FAILURES]),
-            metadata={"edfi/failures": dg.MetadataValue.json(failures)},
-            allow_retries=False,
-        )
-
-
-def _label(result: EndpointResult, kind: RecordKind) -> str:
-    """``ed-fi/students``, ``ed-fi/students/deletes``."""
-    return result.endpoint.path if kind == RECORDS else f"{result.endpoint.path}/{kind}"
-
-
-def _placed(pair: TenantYear, label: str, cause: str) -> str:
-    """The cause with tenant, year and endpoint in front, where it does not name them itself."""
-    if str(pair) in cause.partition(":")[0]:
-        return cause
-    return f"{pair} {label}: {cause}" if label else f"{pair}: {cause}"
+def _output(
+    event: dg.AssetMaterialization, keys: AssetKeys, result: EndpointResult
+) -> dg.MaterializeResult[object]:
+    """A materialization as an output, which the IO manager of its layer gets: a manifest, or a result that is loaded."""
+    manifests = {keys.endpoint(result.endpoint, kind): of.manifest for kind, of in result.kinds.items()}
+    return dg.MaterializeResult(
+        asset_key=event.asset_key, metadata=event.metadata, value=manifests.get(event.asset_key, result)
+    )

@@ -8,7 +8,7 @@ import dagster as dg
 
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of, snake_case
-from edfi_dagster.ods.pages import RECORDS, RecordKind
+from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
 
 
 def partitions_of(platform: Platform) -> dg.MultiPartitionsDefinition:
@@ -52,6 +52,14 @@ class AssetKeys:
         """``ed_fi/students``, ``ed_fi/students/deletes``, ``ed_fi/students/key_changes``."""
         path = [endpoint.namespace.replace("-", "_").lower(), snake_case(endpoint.name)]
         return dg.AssetKey(path if kind == RECORDS else [*path, kind])
+
+    def family(self, endpoint: Endpoint) -> list[dg.AssetKey]:
+        """What belongs to an endpoint: its records, deletes and key changes where it has them, and its own raw table."""
+        kinds: tuple[RecordKind, ...] = (
+            (RECORDS, DELETES, KEY_CHANGES) if endpoint.has_changes else (RECORDS,)
+        )
+        own = [self.endpoint(endpoint, kind) for kind in kinds]
+        return own if endpoint.is_descriptor else [*own, self.table(endpoint)]
 
     def table(self, endpoint: Endpoint) -> dg.AssetKey:
         """``raw_edfi_3/students``, or the shared descriptors table."""

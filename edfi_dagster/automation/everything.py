@@ -11,7 +11,8 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from edfi_dagster.assets.keys import AssetKeys
 from edfi_dagster.automation.cadence import Part
-from edfi_dagster.automation.change_sensor import build_change_sensor
+from edfi_dagster.automation.change_sensor import Narrow, build_change_sensor
+from edfi_dagster.automation.counting import ChangeCounts, CountChanges
 from edfi_dagster.automation.inquiry import Ask, OdsSessions
 from edfi_dagster.automation.jobs import build_extract_job, parts_of, selections_of
 from edfi_dagster.automation.lateness import Lateness, build_late_sensor
@@ -42,19 +43,26 @@ class Automation:
     sensors: list[dg.SensorDefinition]
 
 
-def build_automation(
-    platform: Platform, keys: AssetKeys, extract: dg.AssetsDefinition, outside: Outside | None = None
-) -> Automation:
+def build_automation(platform: Platform, keys: AssetKeys, outside: Outside | None = None) -> Automation:
     """The automation of one platform, all of it off but for what the ``slack`` block asks for."""
     world = outside or Outside()
     ask = world.ask or OdsSessions(platform).newest
-    selections = selections_of(keys, extract.keys)
+    selections = selections_of(keys)
     jobs = {part: build_extract_job(selections, part) for part in parts_of(platform)}
-    sensors = [build_change_sensor(platform, jobs[Part.EVERYTHING], ask=ask, clock=world.clock)]
+    count: CountChanges | None = None
+    narrow: Narrow | None = None
+    if platform.extract.run_type == "dynamic":
+        counts, everything = ChangeCounts(platform, keys), selections[Part.EVERYTHING]
+        count, narrow = counts.changed, lambda requests: counts.narrowed(requests, everything)
+    sensors = [
+        build_change_sensor(platform, jobs[Part.EVERYTHING], ask=ask, narrow=narrow, clock=world.clock)
+    ]
     if platform.slack is not None:
         channel = world.channel or Channel(platform.slack)
         sensors += build_notifications(platform, channel, platform.slack.ui_url)
         if "late" in platform.slack.events:
             lateness = Lateness(platform, selections, ask)
-            sensors.append(build_late_sensor(platform, lateness, channel, platform.slack.ui_url, clock=world.clock))
-    return Automation(list(jobs.values()), build_schedules(platform, jobs, selections), sensors)
+            sensors.append(
+                build_late_sensor(platform, lateness, channel, platform.slack.ui_url, clock=world.clock)
+            )
+    return Automation(list(jobs.values()), build_schedules(platform, jobs, selections, count), sensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -29,14 +29,14 @@ _DESCRIPTIONS = {
 }
 
 
-def selections_of(keys: AssetKeys, extract: Iterable[dg.AssetKey]) -> Selections:
-    """Which of the extract's assets are resources with their tables, and which are descriptors."""
-    everything = frozenset(extract)
+def selections_of(keys: AssetKeys) -> Selections:
+    """The assets that an extract makes: resources with their deletes, key changes and tables, and descriptors."""
     descriptors = frozenset(keys.endpoint(e) for e in keys.endpoints if e.is_descriptor)
+    resources = frozenset(key for e in keys.endpoints if not e.is_descriptor for key in keys.family(e))
     return {
-        Part.EVERYTHING: everything,
-        Part.RESOURCES: everything - descriptors,
-        Part.DESCRIPTORS: everything & descriptors,
+        Part.EVERYTHING: descriptors | resources,
+        Part.RESOURCES: resources,
+        Part.DESCRIPTORS: descriptors,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -33,15 +33,17 @@ def run_request(
     pair: TenantYear,
     trigger: Trigger,
     *,
+    select: Sequence[dg.AssetKey] | None = None,
     run_key: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> dg.RunRequest:
-    """One run of the pair's partition, tagged so that a person finds it."""
+    """One run of the pair's partition, of everything in its job or of ``select``, tagged so that a person finds it."""
     is_full_refresh = trigger is Trigger.FULL_REFRESH
     config = {"resources": {"edfi_run": {"config": {"full_refresh": True}}}} if is_full_refresh else {}
     return dg.RunRequest(
         run_key=run_key,
         partition_key=partition_key(pair),
+        asset_selection=select,
         run_config=config,
         tags={**definition_tags(pair), TRIGGER_TAG: trigger.value, **(tags or {})},
     )

@@ -20,6 +20,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.scheduler.instigation import InstigatorStatus
 
 from edfi_dagster.automation.cadence import Cadence, Part, full_refresh, routine
+from edfi_dagster.automation.counting import CountChanges
 from edfi_dagster.automation.jobs import Selections
 from edfi_dagster.automation.run_history import (
     Trigger,
@@ -37,13 +38,17 @@ _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_]")
 
 @dataclass(frozen=True)
 class Scheduled:
-    """One schedule: its cadence and, for a routine one, the full refresh that goes before it."""
+    """One schedule: its cadence and, for a routine one, the full refresh that goes before it.
+
+    With ``count`` a routine run is launched only for what changed.
+    """
 
     pair: TenantYear
     name: str
     cadence: Cadence
     timezone: str
     wanted: frozenset[dg.AssetKey]
+    count: CountChanges | None
     before: Scheduled | None = None
 
     def tick(self, context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -61,7 +66,11 @@ class Scheduled:
         for record in unfinished(context.instance, self.pair):
             if covers(record.dagster_run, self.cadence.part, self.wanted, full_refresh=is_full):
                 return dg.SkipReason(f"{self.pair}: {described(record)}; no other is put behind it")
-        return run_request(self.pair, Trigger.FULL_REFRESH if is_full else Trigger.SCHEDULE)
+        if is_full or self.count is None:
+            return run_request(self.pair, Trigger.FULL_REFRESH if is_full else Trigger.SCHEDULE)
+        if not (changed := self.count(self.pair, self.wanted)):
+            return dg.SkipReason(f"{self.pair}: the ODS counts no change since the last run")
+        return run_request(self.pair, Trigger.SCHEDULE, select=changed)
 
     def goes_at(self, moment: datetime, instance: dg.DagsterInstance) -> bool:
         """Whether it fires at the moment, and is turned on."""
@@ -73,7 +82,9 @@ class Scheduled:
         )
 
 
-def build_schedules(platform: Platform, jobs: Jobs, selections: Selections) -> list[dg.ScheduleDefinition]:
+def build_schedules(
+    platform: Platform, jobs: Jobs, selections: Selections, count: CountChanges | None = None
+) -> list[dg.ScheduleDefinition]:
     """Every schedule of the configuration, in the order of its tenants; ``jobs`` has one for each part scheduled."""
     return [
         dg.ScheduleDefinition(
@@ -86,11 +97,13 @@ def build_schedules(platform: Platform, jobs: Jobs, selections: Selections) -> l
             description=_description(scheduled),
             tags=definition_tags(scheduled.pair),
         )
-        for scheduled in all_scheduled(platform, selections)
+        for scheduled in all_scheduled(platform, selections, count)
     ]
 
 
-def all_scheduled(platform: Platform, selections: Selections) -> Iterator[Scheduled]:
+def all_scheduled(
+    platform: Platform, selections: Selections, count: CountChanges | None = None
+) -> Iterator[Scheduled]:
     """What is scheduled for every pair, the full refresh first."""
     prefixes = schedule_prefixes(platform.pairs())
     for pair in platform.pairs():
@@ -98,7 +111,8 @@ def all_scheduled(platform: Platform, selections: Selections) -> Iterator[Schedu
 
         def of(cadence: Cadence, before: Scheduled | None, pair: TenantYear = pair) -> Scheduled:
             name = "_".join(filter(None, (prefixes[pair], _suffix(cadence))))
-            return Scheduled(pair, name, cadence, platform.timezone, selections[cadence.part], before)
+            wanted = selections[cadence.part]
+            return Scheduled(pair, name, cadence, platform.timezone, wanted, count, before)
 
         refresh = full_refresh(schedules)
         before = None if refresh is None else of(refresh, None)

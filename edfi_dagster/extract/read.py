@@ -108,6 +108,28 @@ class Reader:
             raise
         return read
 
+    def has_news(self, work: Work) -> bool:
+        """Whether reading the work would find anything, or tell of something; asks for counts only."""
+        kinds = [RECORDS, *(kind for kind in (DELETES, KEY_CHANGES) if self._wanted(work.endpoint, kind))]
+        return any(self._counts_any(EndpointRead(work), kind) for kind in kinds)
+
+    def _counts_any(self, read: EndpointRead, kind: RecordKind) -> bool:
+        collection = self._collections.open(read.endpoint, kind)
+        low = self._low(read, kind)
+        try:
+            if kind != RECORDS:
+                return len(collection.first_page(self._window(-1 if low is None else low))) > 0
+            if low is None:
+                collection.count(EVERYTHING)  # only whether the key may
+                return True
+            if read.endpoint.is_descriptor:
+                held = self._before.descriptor_rows.get(read.endpoint.snake, 0)
+                if collection.count(EVERYTHING) != held:
+                    return True
+            return collection.count(self._window(low)) > 0
+        except (NotOffered, NotPermitted) as error:
+            return self._refused(read, kind, error).result == Result.FAILED
+
     # -- kinds ----------------------------------------------------------------------------------------
 
     def _read_records(self, read: EndpointRead, pull: Pull) -> None:

@@ -76,6 +76,16 @@ def extract(job: Job, works: Sequence[Work], *, full_refresh: bool = False) -> I
         job.tell(f"{job.pair}: done with ODS/API {ods_version}{reached}")
 
 
+def before_a_run(job: Job) -> Before:
+    """What the warehouse holds of the pair now."""
+    with job.warehouse.connected() as connection:
+        return Before(
+            ledger.watermarks(connection, job.pair),
+            ledger.ever_loaded(connection, job.pair),
+            descriptor_counts(connection, job.pair),
+        )
+
+
 def _highest(job: Job) -> int:
     with job.warehouse.connected() as connection:
         return max(ledger.watermarks(connection, job.pair).values(), default=0)
@@ -123,7 +133,7 @@ class _PairRun:
             compression=job.platform.lake.compression,
             tmp_dir=job.platform.extract.tmp_dir,
         )
-        self._reader = Reader(job, self._pull_run, self._before(), full_refresh=full_refresh)
+        self._reader = Reader(job, self._pull_run, before_a_run(job), full_refresh=full_refresh)
         self._to_load: Queue[EndpointRead | None] = Queue()
         self._done: Queue[EndpointResult | BaseException] = Queue()
         self._stop = threading.Event()
@@ -131,14 +141,6 @@ class _PairRun:
         self._refreshed: list[ledger.Entry] = []
         self._settled: list[ledger.Entry] = []
         self._unanswered = 0
-
-    def _before(self) -> Before:
-        with self._job.warehouse.connected() as connection:
-            return Before(
-                ledger.watermarks(connection, self._job.pair),
-                ledger.ever_loaded(connection, self._job.pair),
-                descriptor_counts(connection, self._job.pair),
-            )
 
     def results(self, works: Sequence[Work]) -> Generator[EndpointResult, None, None]:
         """Results in the order they become durable; descriptors, which share one transaction, at the end."""

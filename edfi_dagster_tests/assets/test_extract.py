@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import dagster as dg
 import pytest
@@ -12,6 +13,12 @@ from edfi_dagster_tests.assets.runs import failure, materialized, run
 from edfi_dagster_tests.bench import PAIR, SECRET_VARIABLE, Bench
 
 MakeBench = Callable[..., Bench]
+
+
+@pytest.fixture(params=["bulk", "default"])
+def make_bench(request: pytest.FixtureRequest, make_bench: MakeBench) -> MakeBench:
+    """Every test runs in both shapes."""
+    return partial(make_bench, run_type=request.param)
 
 
 @pytest.fixture

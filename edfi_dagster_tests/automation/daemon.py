@@ -112,6 +112,7 @@ class Daemon:
                 run_config=request.run_config,
                 tags={**request.tags, **({"dagster/run_key": request.run_key} if request.run_key else {})},
                 partition_key=request.partition_key,
+                asset_selection=list(request.asset_selection or ()) or None,
                 raise_on_error=False,
             )
 

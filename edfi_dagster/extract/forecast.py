@@ -1,0 +1,40 @@
+"""Which endpoints a delta would find something of, without reading any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from edfi_dagster.extract.read import Reader
+from edfi_dagster.extract.run import before_a_run
+from edfi_dagster.extract.work import Job, Work
+from edfi_dagster.lake.pull import PullRun, newest_to_read
+from edfi_dagster.ods.catalogue import Endpoint
+
+
+def changed_endpoints(job: Job, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+    """The endpoints of which a delta's own windows, overlap included, count any record, delete or key change.
+
+    Also those that were never loaded and may be read, and those that were loaded and may no longer be: a run tells of
+    these. All of them where the ODS has no change versions. Raises EdFiError, WarehouseError.
+    """
+    chosen = list(endpoints)
+    newest = newest_to_read(job.session)
+    if newest is None:
+        return chosen
+    threads = job.session.settings.extract.max_concurrent_requests
+    discovery = job.session.discovery
+    asking = PullRun(
+        lake=job.lake,
+        pair=job.pair,
+        stamp=datetime.now(UTC),  # of no pull: nothing is written
+        newest=newest,
+        ods_version=discovery.ods_version,
+        data_model_version=discovery.data_model_version,
+        threads=threads,
+    )
+    reader = Reader(job, asking, before_a_run(job), full_refresh=False)
+    with ThreadPoolExecutor(threads, "count") as counting:
+        has_news = counting.map(lambda endpoint: reader.has_news(Work(endpoint)), chosen)
+        return [endpoint for endpoint, is_changed in zip(chosen, has_news, strict=True) if is_changed]

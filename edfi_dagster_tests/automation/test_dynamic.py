@@ -1,0 +1,107 @@
+"""``run_type: dynamic``: a tick counts first, and asks for a run of what changed and of nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from edfi_dagster.automation.change_sensor import CHANGE_SENSOR
+from edfi_dagster.definitions import build
+from edfi_dagster_tests.automation.daemon import Clock, Daemon
+from edfi_dagster_tests.bench import Bench
+
+MakeBench = Callable[..., Bench]
+SCHEDULE = "grand_bend_2025"
+
+
+def dynamic(make_bench: MakeBench, instance: dg.DagsterInstance) -> tuple[Bench, Daemon]:
+    bench = make_bench(
+        "students",
+        "sessions",
+        "locations",
+        descriptors=("termDescriptors", "sexDescriptors"),
+        run_type="dynamic",
+        change_version_overlap=0,
+        year={"schedule": "0 2 * * *"},
+    )
+    bench.lets_go = True
+    return bench, Daemon(build(bench.platform), instance, Clock())
+
+
+def selected(request: dg.RunRequest) -> set[str]:
+    return {key.to_user_string() for key in request.asset_selection or ()}
+
+
+def family(name: str) -> set[str]:
+    return {f"ed_fi/{name}", f"ed_fi/{name}/deletes", f"ed_fi/{name}/key_changes", f"raw_edfi_3/{name}"}
+
+
+def test_a_schedule_launches_only_what_counts_any_change_of_either_layer(
+    make_bench: MakeBench, instance: dg.DagsterInstance
+) -> None:
+    bench, daemon = dynamic(make_bench, instance)
+    bench.store.deny("locations")
+    (first,) = daemon.schedule(SCHEDULE).requests
+    assert selected(first) == {
+        *family("students"),
+        *family("sessions"),
+        "ed_fi/term_descriptors",
+        "ed_fi/sex_descriptors",
+    }
+    assert daemon.execute(first).success
+    bench.verify(["students", "sessions", "termDescriptors", "sexDescriptors"])
+
+    quiet = daemon.schedule(SCHEDULE)
+    assert (quiet.requests, quiet.skipped) == (
+        [],
+        "grand_bend/2025: the ODS counts no change since the last run",
+    )
+
+    gone = bench.add_student(1)
+    assert daemon.execute(daemon.schedule(SCHEDULE).requests[0]).success
+    bench.store.delete("students", gone)
+    bench.change("termDescriptors", bench.store.ids("termDescriptors")[0], description="Changed")
+    (request,) = daemon.schedule(SCHEDULE).requests
+    assert selected(request) == {*family("students"), "ed_fi/term_descriptors"}
+    assert daemon.execute(request).success
+    bench.verify(["students", "sessions", "termDescriptors", "sexDescriptors"])
+    assert daemon.schedule(SCHEDULE).requests == []
+
+
+def test_the_change_sensor_launches_only_what_counts_any_change(
+    make_bench: MakeBench, instance: dg.DagsterInstance
+) -> None:
+    bench, daemon = dynamic(make_bench, instance)
+    (first,) = daemon.sensor(CHANGE_SENSOR).requests
+    assert daemon.execute(first).success
+    assert daemon.sensor(CHANGE_SENSOR).requests == []
+    bench.rename_session("Autumn")
+    (request,) = daemon.sensor(CHANGE_SENSOR).requests
+    assert selected(request) == family("sessions")
+    assert daemon.execute(request).success
+    bench.verify(["students", "sessions"])
+    bench.store.next_version()  # work that was rolled back: the version moves, and nothing has changed
+    quiet = daemon.sensor(CHANGE_SENSOR)
+    assert quiet.requests == []
+    assert "grand_bend/2025: the ODS counts no change since the last run" in quiet.skipped
+    assert "counts no change" not in daemon.sensor(CHANGE_SENSOR).skipped
+
+
+def test_an_ods_that_cannot_be_counted_is_run_whole_so_that_the_run_says_why(
+    make_bench: MakeBench, instance: dg.DagsterInstance
+) -> None:
+    bench, daemon = dynamic(make_bench, instance)
+    assert daemon.execute(daemon.schedule(SCHEDULE).requests[0]).success
+    bench.server.faults.add("/data/", status=500)
+    (request,) = daemon.schedule(SCHEDULE).requests
+    assert selected(request) >= family("students") | family("locations")
+
+
+def test_a_full_refresh_is_never_narrowed(make_bench: MakeBench, instance: dg.DagsterInstance) -> None:
+    bench = make_bench("students", run_type="dynamic", year={"schedule_full_refresh": "0 2 * * *"})
+    (request,) = (
+        Daemon(build(bench.platform), instance, Clock()).schedule(f"{SCHEDULE}_full_refresh").requests
+    )
+    assert not request.asset_selection
+    assert request.run_config == {"resources": {"edfi_run": {"config": {"full_refresh": True}}}}
