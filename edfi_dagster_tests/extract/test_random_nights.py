@@ -311,6 +311,7 @@ def live_and_settle(make_bench: MakeBench, seed: int, nights: int) -> None:
         nightly.bench.server.site.settings.max_page = nightly.largest_page
 
 
+@pytest.mark.both_storages
 @pytest.mark.parametrize("seed", [1, 3])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_warehouse_equals_the_ods_after_random_nights(make_bench: MakeBench, version: str, seed: int) -> None:
