@@ -229,6 +229,17 @@ class Reader:
         return KindResult(result, cause=error.reason)
 
     def _publish(self, read: EndpointRead, pulls: dict[RecordKind, Pull]) -> None:
+        """A manifest that cannot be written fails its endpoint; nothing of it is committed then."""
+        try:
+            self._write_manifests(read, pulls)
+        except LakeError as error:
+            read.readings.clear()
+            failed = KindResult(Result.FAILED, cause=str(error), error=type(error).__name__)
+            read.results |= dict.fromkeys(pulls, failed)
+            for pull in pulls.values():
+                pull.close()
+
+    def _write_manifests(self, read: EndpointRead, pulls: dict[RecordKind, Pull]) -> None:
         if RECORDS in read.work.kinds and RECORDS not in pulls:
             for waiting in [kind for kind in pulls if kind != RECORDS]:
                 pulls.pop(waiting).abandon()

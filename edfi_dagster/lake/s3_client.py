@@ -10,9 +10,16 @@ from functools import partial
 from typing import Any
 
 import boto3
+import botocore.session
 from boto3.exceptions import RetriesExceededError
 from botocore.config import Config
-from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError, SSLError
+from botocore.exceptions import (
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    SSLError,
+)
 from botocore.exceptions import ConnectionError as NoConnection
 
 from edfi_dagster.config.lake import S3Lake as S3Settings
@@ -23,7 +30,9 @@ PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 
 _CONNECTIONS = 64
 _PASSING_CODES = {"RequestTimeout", "BadDigest", "OperationAborted", "ConditionalRequestConflict"}
-_CUT = (HTTPClientError, NoConnection, IncompleteReadError, RetriesExceededError)
+# A role's keys last for hours, and where they come from may be out of reach when new ones are due.
+_CUT = (HTTPClientError, NoConnection, IncompleteReadError, RetriesExceededError, CredentialRetrievalError)
+_METADATA_ATTEMPTS = "metadata_service_num_attempts"
 
 
 class S3Client:
@@ -98,7 +107,15 @@ def _connect(settings: S3Settings) -> Any:
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    # A session of its own: boto3's default one is not made for threads.
-    return boto3.session.Session().client(
+    return _session().client(
         "s3", region_name=settings.region, endpoint_url=settings.endpoint_url, config=config, **keys
     )
+
+
+def _session() -> boto3.session.Session:
+    """A session of its own: boto3's default one is not made for threads."""
+    session = botocore.session.get_session()
+    if session.get_config_variable(_METADATA_ATTEMPTS) == 1:
+        # A machine whose runs all start in one minute is turned away by the service that has its role's keys.
+        session.set_config_variable(_METADATA_ATTEMPTS, 3)
+    return boto3.session.Session(botocore_session=session)

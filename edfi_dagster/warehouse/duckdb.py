@@ -23,7 +23,6 @@ from edfi_dagster.config.warehouse import TableNames
 from edfi_dagster.lake.manifest import PulledFile
 from edfi_dagster.lake.store import LakeStore
 from edfi_dagster.warehouse.contract import (
-    LEASES,
     LONGEST_WAIT_SECONDS,
     LeaseTerms,
     RawTable,
@@ -205,7 +204,9 @@ class DuckDBWarehouse:
                     "SELECT table_name FROM information_schema.tables WHERE table_schema = ?", [self._schema]
                 )
             }
-            if all(t.name in found and f"{t.name}_current" in found for t in tables) and LEASES in found:
+            beside = side_tables(self._names, json="JSON", timestamp="TIMESTAMP")
+            views = {f"{table.name}_current" for table in tables}
+            if found >= {*(table.name for table in tables), *views, *beside}:
                 return []
             with connection.transaction():
                 for statement in self._makings(connection, tables):

@@ -6,12 +6,14 @@ root; those of a local lake are uploaded to an internal stage first. Sessions ar
 
 from __future__ import annotations
 
+import json
 import posixpath
 import threading
 import uuid
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from edfi_dagster.config import TenantYear
@@ -149,7 +151,8 @@ class SnowflakeWarehouse:
 
     @property
     def lease_terms(self) -> LeaseTerms:
-        longest = float(self._seconds + COMMIT_SECONDS)
+        # A commit is sent again for as long as it may take, and may take that long when it has arrived.
+        longest = float(self._seconds + 2 * COMMIT_SECONDS)
         return LeaseTerms(longest + _LEASE_TO_SPARE, _RENEWED_EVERY, _ASKED_EVERY, longest)
 
     @property
@@ -207,7 +210,7 @@ class SnowflakeWarehouse:
             if making.name.lower() in found:
                 continue
             try:
-                connection.run(making.statement)
+                _run_ddl(connection, making.statement)
             except WarehouseError as error:
                 raise WarehouseError(
                     f"{error}; run edfi-dagster setup-warehouse with a role that may make {making.name}"
@@ -241,6 +244,17 @@ class SnowflakeWarehouse:
         session.close()
 
 
+def _run_ddl(connection: SnowflakeConnection, statement: str) -> None:
+    """Run a statement that makes something, again where another run has made it in the same moment."""
+    try:
+        connection.run(statement)
+    except WarehouseError as error:
+        # IF NOT EXISTS does not see that; the second time it does, or says that the role may not use what is there.
+        if "already exists" not in str(error):
+            raise
+        connection.run(statement)
+
+
 def is_local(lake: LakeStore) -> bool:
     """Whether the lake's files are this machine's, where no stage can reach them."""
     return "://" not in lake.uri("x")
@@ -266,14 +280,16 @@ def _column_type(column: pd.Series[Any]) -> str:
     return kinds.get(column.dtype.kind, "VARCHAR")
 
 
-def _bound_rows(frame: pd.DataFrame) -> list[list[str | None]]:
-    """Every value as text, which the column's type then reads: one type of binding for all rows."""
+def _bound_rows(frame: pd.DataFrame) -> list[list[tuple[str, str | None]]]:
+    """Every value as text, which the column's type then reads: one type of binding for all rows, NULL included."""
     missing = frame.isna()
     return [
-        [None if gone else _bound(value) for value, gone in zip(row, lacks, strict=True)]
+        [("TEXT", None if gone else _bound(value)) for value, gone in zip(row, lacks, strict=True)]
         for row, lacks in zip(frame.itertuples(index=False), missing.itertuples(index=False), strict=True)
     ]
 
 
 def _bound(value: Any) -> str:
-    return value.isoformat(sep=" ") if hasattr(value, "isoformat") else str(value)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC).replace(tzinfo=None)  # a TIMESTAMP_NTZ would just leave the zone out
+    return json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)

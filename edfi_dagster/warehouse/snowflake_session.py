@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,12 +19,14 @@ from edfi_dagster.warehouse.contract import WarehouseError
 COMMIT_SECONDS = 60
 # The server ends a statement by itself; only where it does not answer does the client give up, this much later.
 _ANSWER_SECONDS = 10
-# Codes for a session that is closed, unreachable or unknown (snowflake.connector: errorcode, network).
-_GONE = frozenset(
-    {250001, 250002, 250003, 250005, 251011, 251012, 252007}
-    | {390104, 390111, 390112, 390113, 390114, 390115, 390195}
-)
+# Codes for a session that Snowflake does not know (any more): it has not run the statement.
+_REFUSED = frozenset({390104, 390111, 390112, 390113, 390114, 390115, 390195, 290401})
+# Those, and codes for one that is closed or out of reach (snowflake.connector: errorcode, network).
+_GONE = frozenset({250001, 250002, 250003, 250005, 251011, 251012, 252007}) | _REFUSED
 _TIMED_OUT = frozenset({604, 630})
+# Snowflake lets 20 statements wait for a table and turns the next away, unless one waited for longer than LOCK_TIMEOUT.
+_TURNED_AWAY = 625
+_LONGEST_PAUSE = 10.0
 # The connector lets some errors of its HTTP library through, and those are OSErrors.
 _ERRORS = (errors.Error, OSError)
 
@@ -31,11 +35,17 @@ class ConnectionLost(WarehouseError):
     """The session is no more, and with it what it held: its transaction, its temporary tables."""
 
 
+class _SessionRefused(ConnectionLost):
+    """The session was no more when the statement came, which was therefore not run."""
+
+
 class Session:
     """One session at a time, signed in to when first needed; for one thread at a time.
 
     A session that has died is replaced by the next statement outside of a transaction. The statement that finds it
-    dead is repeated only where nothing had been done since ``borrow``: what the session held is gone with it.
+    dead is repeated only where nothing had been done since ``borrow``, as what the session held is gone with it, and
+    where it was not run: of one without an answer that is not known. One that is turned away, as too many others wait
+    for its table, comes again for as long as it might have waited.
     """
 
     def __init__(self, sign_in: Callable[[], SnowflakeConnection], seconds: int) -> None:
@@ -113,15 +123,14 @@ class Session:
     def _answered(self, ask: Callable[[SnowflakeCursor, int], object]) -> SnowflakeCursor:
         try:
             return self._ask(ask)
-        except ConnectionLost:
+        except _SessionRefused:
             if not self._is_fresh:
                 raise
         return self._ask(ask)
 
     def _ask(self, ask: Callable[[SnowflakeCursor, int], object]) -> SnowflakeCursor:
-        cursor = self._current().cursor()
         try:
-            ask(cursor, self._time_left())
+            cursor = self._admitted(ask)
         except _ERRORS as error:
             raise self._explained(error) from None
         except BaseException:
@@ -129,6 +138,21 @@ class Session:
             raise
         self._is_fresh = False
         return cursor
+
+    def _admitted(self, ask: Callable[[SnowflakeCursor, int], object]) -> SnowflakeCursor:
+        """Ask again after a pause while Snowflake turns the statement away, which leaves its transaction as it was."""
+        until, pause = clock.seconds() + self._time_left() - _ANSWER_SECONDS, 0.5
+        while True:
+            cursor = self._current().cursor()
+            try:
+                ask(cursor, self._time_left())
+            except errors.DatabaseError as error:
+                if error.errno != _TURNED_AWAY or clock.seconds() + pause > until:
+                    raise
+            else:
+                return cursor
+            time.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _current(self) -> SnowflakeConnection:
         if self._login is None:
@@ -153,7 +177,8 @@ class Session:
         """Our error for one of Snowflake's, which may quote the row it stumbled over and is then not passed on."""
         if self._is_lost(error) or not isinstance(error, errors.Error):
             doing = "" if self._began is None else "; nothing of its transaction is committed"
-            return ConnectionLost(f"Snowflake: the connection was lost ({_code(error)}){doing}; run again")
+            lost = _SessionRefused if getattr(error, "errno", None) in _REFUSED else ConnectionLost
+            return lost(f"Snowflake: the connection was lost ({_code(error)}){doing}; run again")
         if error.errno in _TIMED_OUT:
             return WarehouseError(
                 f"Snowflake: a statement took longer than {self._seconds} s ({_code(error)}); use a larger warehouse "

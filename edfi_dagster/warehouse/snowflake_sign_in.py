@@ -56,10 +56,13 @@ def connection_options(config: SnowflakeConfig, tag: Mapping[str, object]) -> di
             STATEMENT_TIMEOUT: STATEMENT_SECONDS,
             # The locks of a run that was killed are let go after five minutes, once somebody waits for them.
             "LOCK_TIMEOUT": statement_seconds(config),
+            # A statement that is turned away is asked again in its transaction.
+            "TRANSACTION_ABORT_ON_ERROR": False,
             "CLIENT_TELEMETRY_ENABLED": False,
             **config.session_parameters,
             "TIMEZONE": "UTC",
             "TIMESTAMP_TYPE_MAPPING": "TIMESTAMP_NTZ",
+            "TIMESTAMP_INPUT_FORMAT": "AUTO",
             "AUTOCOMMIT": True,
             "QUOTED_IDENTIFIERS_IGNORE_CASE": False,
             "QUERY_TAG": _query_tag(config, tag),

@@ -188,6 +188,8 @@ def grant_comments(
     for which in ("ALL", "FUTURE"):
         rights = "SELECT, INSERT, UPDATE, DELETE"
         yield f"-- GRANT {rights} ON {which} TABLES IN SCHEMA {dialect.schema} TO ROLE {role}"
+        # A view that a role may not read is not in its information_schema, and would seem to be missing.
+        yield f"-- GRANT SELECT ON {which} VIEWS IN SCHEMA {dialect.schema} TO ROLE {role}"
     yield f"-- GRANT USAGE ON FILE FORMAT {dialect.table(FILE_FORMAT)} TO ROLE {role}"
     if is_local_lake:
         yield f"-- GRANT READ, WRITE ON STAGE {dialect.table(INTERNAL_STAGE)} TO ROLE {role}"
@@ -197,6 +199,8 @@ def grant_comments(
         f"-- CREATE STAGE IF NOT EXISTS {stage} URL = {literal(lake_uri.rstrip('/') + '/')} "
         "STORAGE_INTEGRATION = <integration>"
     )
+    if stage.count(".") == 2 and stage.partition(".")[0] != config.database.upper():
+        yield f"-- GRANT USAGE ON DATABASE {stage.partition('.')[0]} TO ROLE {role}"
     if "." in stage:
         yield f"-- GRANT USAGE ON SCHEMA {stage.rpartition('.')[0]} TO ROLE {role}"
     yield f"-- GRANT USAGE ON STAGE {stage} TO ROLE {role}"

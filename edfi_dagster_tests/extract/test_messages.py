@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from edfi_dagster.extract import EndpointResult, Result
-from edfi_dagster.lake.store import LakeError
+from edfi_dagster.lake import pull
+from edfi_dagster.lake.manifest import Manifest
+from edfi_dagster.lake.store import LakeError, LakeStore
 from edfi_dagster.ods.errors import OdsUnreachable, WrongCredentials
 from edfi_dagster.ods.pages import DELETES, RECORDS
 from edfi_dagster.warehouse import lease
@@ -236,5 +238,26 @@ def test_no_message_holds_a_value_of_a_student(
     message = results["students"].failures[RECORDS]
     assert "its manifest says 17" in message
     assert "Nobody" not in message
+    bench.materialize()
+    bench.verify()
+
+
+def test_manifest_that_cannot_be_written_fails_its_endpoint_alone(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench("students", "sessions")
+    real = pull.write_manifest
+
+    def write(store: LakeStore, path: str, manifest: Manifest) -> None:
+        if manifest.endpoint == "sessions":
+            raise LakeError("lake: No space left on device")
+        real(store, path, manifest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pull, "write_manifest", write)
+        results = bench.materialize(may_fail=True)
+    assert "No space left" in results["sessions"].failures[RECORDS]
+    bench.verify(["students"])
+    assert bench.raw("sessions") == []
     bench.materialize()
     bench.verify()

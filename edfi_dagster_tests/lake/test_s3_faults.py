@@ -7,14 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from botocore.retries.standard import ExponentialBackoff
+from botocore.utils import ContainerMetadataFetcher
 
 from edfi_dagster.lake import s3_client, s3_upload
 from edfi_dagster.lake.manifest import manifests, stamps
@@ -91,6 +95,53 @@ def test_completion_that_was_lost_and_is_not_there_is_an_error(
     with pytest.raises(LakeError, match="PutObject failed with NoSuchUpload"):
         write(s3_lake, 3 * LEAST_PART)
     assert bucket.incomplete() == []
+
+
+@pytest.fixture
+def role(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """A role's keys, which are always due for renewal, and the statuses of the next answers of the service that has them."""
+    statuses: list[int] = []
+
+    class Keys(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            due = (datetime.now(UTC) + timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            keys = {"AccessKeyId": KEY, "SecretAccessKey": SECRET, "Token": "t", "Expiration": due}
+            self.send_response(statuses.pop(0) if statuses else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps(keys).encode())
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Keys) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{server.server_port}")
+        yield statuses
+        server.shutdown()
+
+
+def test_keys_of_a_role_that_cannot_be_renewed_for_a_while_are_waited_for(
+    bucket: Bucket, role: list[int]
+) -> None:
+    lake = S3Lake(bucket.settings(access_key_id=None, secret_access_key=None))
+    write(lake, 1)
+    role += [500] * ContainerMetadataFetcher.RETRY_ATTEMPTS
+    content = write(lake, 10)
+    assert (lake.read("t/f"), role) == (content, [])
+    role += [500] * 2 * ContainerMetadataFetcher.RETRY_ATTEMPTS
+    with pytest.raises(LakeError, match=r"no credentials \(CredentialRetrievalError\)"):
+        write(lake, 1)
+
+
+@pytest.mark.parametrize(("asked", "attempts"), [(None, 3), ("7", 7)])
+def test_keys_of_the_machines_role_are_asked_for_more_than_once(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, attempts: int
+) -> None:
+    monkeypatch.delenv("AWS_METADATA_SERVICE_NUM_ATTEMPTS", raising=False)
+    if asked:
+        monkeypatch.setenv("AWS_METADATA_SERVICE_NUM_ATTEMPTS", asked)
+    found = s3_client._session()._session.get_config_variable("metadata_service_num_attempts")
+    assert found == attempts
 
 
 # -- not mended -------------------------------------------------------------------------------------------

@@ -128,6 +128,17 @@ def test_connection_cut_in_a_statement_is_the_statements_error(
             connection.rows("SELECT n FROM mine")
 
 
+def test_first_statement_without_an_answer_is_not_run_again(
+    snowflake: SnowflakeStandIn, warehouse: SnowflakeWarehouse
+) -> None:
+    """It may have been done: a row of the run log would be there twice."""
+    assert tombstones(warehouse) == []
+    snowflake.fail("INSERT", 0, after=True)
+    with warehouse.connected() as connection, pytest.raises(ConnectionLost, match="run again"):
+        connection.run("INSERT INTO edfi3._deletes (name) VALUES ('a')")
+    assert tombstones(warehouse) == ["a"]
+
+
 def test_commit_without_an_answer_may_have_been_done(
     snowflake: SnowflakeStandIn, warehouse: SnowflakeWarehouse
 ) -> None:
@@ -200,14 +211,38 @@ def test_statement_that_takes_too_long_says_what_to_change(
     assert tombstones(warehouse) == []
 
 
-def test_lock_that_too_many_wait_for_is_told_and_rolled_back(
-    snowflake: SnowflakeStandIn, warehouse: SnowflakeWarehouse
+WAITERS = (
+    "Your statement was aborted because the number of waiters for this lock exceeds the 20 statements limit."
+)
+
+
+def test_statement_turned_away_by_a_lock_comes_again_in_its_transaction(
+    snowflake: SnowflakeStandIn, warehouse: SnowflakeWarehouse, database: str
 ) -> None:
-    waiters = "Your statement was aborted because the number of waiters for this lock exceeds the 20 statements limit."
-    snowflake.fail("INSERT", 625, message=waiters)
-    with pytest.raises(WarehouseError, match=f"error 625, query 01b2-stand-in: {waiters}"):
+    """As when a hundred runs start in one minute, or replace their rows of one table."""
+    for _ in range(2):
+        snowflake.fail("INSERT .*'b'", 625, message=WAITERS)
+    with warehouse.connected() as connection, connection.transaction():
+        connection.run("INSERT INTO edfi3._deletes (name) VALUES ('a')")
+        assert connection.run("INSERT INTO edfi3._deletes (name) VALUES ('b')") == 1
+    words = [text.split()[0] for text in snowflake.statements(database)]
+    assert words == ["BEGIN", "INSERT", "INSERT", "INSERT", "INSERT", "COMMIT"]
+    assert tombstones(warehouse) == ["a", "b"]
+
+
+def test_statement_turned_away_for_too_long_is_told_and_rolled_back(
+    snowflake: SnowflakeStandIn, database: str, lake: LocalLake
+) -> None:
+    warehouse = snowflake.warehouse(database, lake, session_parameters={"STATEMENT_TIMEOUT_IN_SECONDS": 1})
+    warehouse.prepare([])
+    for _ in range(9):
+        snowflake.fail("INSERT", 625, message=WAITERS)
+    with pytest.raises(WarehouseError, match=f"error 625, query 01b2-stand-in: {WAITERS}"):
         insert_tombstone(warehouse, "a")
+    assert len([text for text in snowflake.statements(database) if text.startswith("INSERT")]) < 9
+    snowflake.forget()
     assert tombstones(warehouse) == []
+    warehouse.close()
 
 
 @pytest.mark.parametrize("code", [100038, 100069, 1])
@@ -256,13 +291,15 @@ def test_interrupted_statement_gives_its_session_up(
 # -- the lease -----------------------------------------------------------------------------------------------
 
 
-def test_lease_outlasts_a_transaction_and_its_commit(snowflake: SnowflakeStandIn, lake: LocalLake) -> None:
+def test_lease_outlasts_a_transaction_and_a_commit_that_arrives_late(
+    snowflake: SnowflakeStandIn, lake: LocalLake
+) -> None:
     config = snowflake.config("RAW", session_parameters={})
     terms = SnowflakeWarehouse(config, TableNames(), lake).lease_terms
-    assert terms.longest_transaction == 600 + 60
+    assert terms.longest_transaction == 600 + 60 + 60
     assert terms.lasts >= terms.longest_transaction + 3 * terms.renewed_every
     slow = snowflake.config("RAW", session_parameters={"statement_timeout_in_seconds": 3600})
-    assert SnowflakeWarehouse(slow, TableNames(), lake).lease_terms.longest_transaction == 3660
+    assert SnowflakeWarehouse(slow, TableNames(), lake).lease_terms.longest_transaction == 3720
 
 
 def test_transaction_starts_only_while_the_lease_outlasts_it(

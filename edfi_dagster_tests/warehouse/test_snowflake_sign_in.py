@@ -124,10 +124,12 @@ def test_session_is_told_where_it_is_and_what_the_sql_relies_on(
     assert parameters | {"QUERY_TAG": ""} == {
         "STATEMENT_TIMEOUT_IN_SECONDS": 600,
         "LOCK_TIMEOUT": 600,
+        "TRANSACTION_ABORT_ON_ERROR": False,
         "CLIENT_TELEMETRY_ENABLED": False,
         "WEEK_START": 1,
         "TIMEZONE": "UTC",
         "TIMESTAMP_TYPE_MAPPING": "TIMESTAMP_NTZ",
+        "TIMESTAMP_INPUT_FORMAT": "AUTO",
         "AUTOCOMMIT": True,
         "QUOTED_IDENTIFIERS_IGNORE_CASE": False,
         "QUERY_TAG": "",

@@ -7,14 +7,16 @@ documentation says, like locks, grants and query tags, cannot be shown here.
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from edfi_dagster.lake.store import LocalLake
 from edfi_dagster.warehouse import snowflake_sql
 from edfi_dagster.warehouse.contract import RawTable, WarehouseError
-from edfi_dagster.warehouse.snowflake import SnowflakeWarehouse, _lake_path
+from edfi_dagster.warehouse.snowflake import SnowflakeWarehouse, _bound_rows, _lake_path
 from edfi_dagster_tests.warehouse.pulls import (
     TABLES,
     pulled,
@@ -189,6 +191,18 @@ def test_json_paths_are_read_exactly(warehouse: SnowflakeWarehouse) -> None:
         assert selected == [row]
 
 
+def test_values_of_a_frame_are_bound_as_text_also_where_a_column_has_none() -> None:
+    """Of a column in which every value is None the connector says that its type is ANY."""
+    noon = pd.Timestamp("2026-01-02 12:00", tz="America/Chicago")
+    frame = pd.DataFrame(
+        {"n": [1, 2], "none": [None, None], "at": [noon, pd.NaT], "day": [date(2026, 1, 2), "x"]}
+    )
+    assert _bound_rows(frame) == [
+        [("TEXT", "1"), ("TEXT", None), ("TEXT", "2026-01-02 18:00:00"), ("TEXT", "2026-01-02")],
+        [("TEXT", "2"), ("TEXT", None), ("TEXT", None), ("TEXT", "x")],
+    ]
+
+
 # -- setting up ----------------------------------------------------------------------------------------------
 
 
@@ -210,6 +224,8 @@ def test_setup_statements_are_whole_and_can_be_run_twice(
     schema = f'"{new_database}"."EDFI3"'
     comments = [statement for statement in statements if statement.startswith("--")]
     assert f'-- GRANT USAGE, CREATE TABLE, CREATE VIEW ON SCHEMA {schema} TO ROLE "LOADER"' in comments
+    for which in ("ALL", "FUTURE"):
+        assert f'-- GRANT SELECT ON {which} VIEWS IN SCHEMA {schema} TO ROLE "LOADER"' in comments
     assert f'-- GRANT READ, WRITE ON STAGE {schema}."EDFI_DAGSTER_FILES" TO ROLE "LOADER"' in comments
     warehouse.close()
 
@@ -217,12 +233,18 @@ def test_setup_statements_are_whole_and_can_be_run_twice(
 def test_setup_of_a_remote_lake_says_where_its_stage_must_point(
     snowflake: SnowflakeStandIn, tmp_path: Path
 ) -> None:
-    statements = snowflake.warehouse("RAW", RemoteLake(tmp_path)).setup_statements([])
+    lake = RemoteLake(tmp_path)
+    statements = snowflake.warehouse("RAW", lake).setup_statements([])
     assert (
         "-- CREATE STAGE IF NOT EXISTS RAW.UTIL.AIRFLOW_STAGE URL = 's3://bucket/edfi/' "
         "STORAGE_INTEGRATION = <integration>"
     ) in statements
     assert not [text for text in statements if text.startswith("CREATE STAGE")]
+    assert [text for text in statements if "ON DATABASE" in text] == [
+        '-- GRANT USAGE ON DATABASE "RAW" TO ROLE "<ROLE>"'
+    ]
+    elsewhere = snowflake.warehouse("RAW", lake, stage="files.util.stage").setup_statements([])
+    assert '-- GRANT USAGE ON DATABASE FILES TO ROLE "<ROLE>"' in elsewhere
 
 
 def test_what_a_role_may_not_make_is_left_to_setup(
@@ -238,3 +260,13 @@ def test_what_a_role_may_not_make_is_left_to_setup(
     # What is there already is not touched: its owner may be somebody else.
     made = [text for text in snowflake.statements(database) if text.startswith(("CREATE", "ALTER"))]
     assert len(made) == 1
+
+
+def test_table_that_another_run_makes_in_the_same_moment_is_there(
+    snowflake: SnowflakeStandIn, warehouse: SnowflakeWarehouse
+) -> None:
+    raced = "SQL compilation error: Object 'NEW_ONES' already exists."
+    snowflake.fail('CREATE TABLE IF NOT EXISTS .*"NEW_ONES"', 2002, message=raced, sqlstate="42710")
+    tables = [*TABLES, RawTable("new_ones", ("a",))]
+    assert warehouse.prepare(tables) == ["new_ones"]
+    assert warehouse.prepare(tables) == []
