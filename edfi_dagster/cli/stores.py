@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from edfi_dagster.config import Platform, TenantYear
+from edfi_dagster.earthbeam import replay_sideloads
 from edfi_dagster.extract import load_stored
 from edfi_dagster.lake.manifest import latest_stamp
 from edfi_dagster.lake.store import open_lake
@@ -56,6 +57,9 @@ def rebuild(platform: Platform, pair: TenantYear) -> Rebuilt:
             rebuilt.rows += result.rows_inserted
             rebuilt.endpoints += any(kind.manifest for kind in result.kinds.values())
             rebuilt.failures += result.failures.values()
+        for sideload in replay_sideloads(lake, warehouse, pair, tell=tell):
+            rebuilt.rows += sideload.inserted
+            rebuilt.endpoints += 1
     return rebuilt
 
 

@@ -228,6 +228,13 @@ class OdsSession:
                 pair=self.pair,
             ) from None
 
+    def bearer(self) -> str:
+        """The token that requests are sent with now, for a program that speaks with this ODS in our name.
+
+        Raises what asking for a token raises: WrongCredentials, OdsUnreachable, OdsNotReady.
+        """
+        return self._token_lease().get().value
+
     def start_snapshot(self) -> None:
         """Read the ODS's latest snapshot from now on: data and change queries, to the end of the session.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from edfi_dagster.sandbox.filters import filter_names
 from edfi_dagster.sandbox.generations import Generation
+from edfi_dagster.sandbox.items import item_identity, item_type
 from edfi_dagster.sandbox.model import EDUCATION_ORGANIZATIONS, Endpoint, Model, pascal, singular
 
 Json = dict[str, Any]
@@ -178,6 +179,10 @@ def _schemas(model: Model, endpoint: Endpoint, generation: Generation) -> Iterat
             target = f"{schema_name(endpoint.references[name])}Reference"
             properties[name] = _schema_reference(target)
             yield target, _reference_schema(model, endpoint.references[name])
+        elif kind == "array":
+            target = f"{schema_name(endpoint.path)}{pascal(singular(name))}"
+            properties[name] = {"type": "array", "items": _schema_reference(target)}
+            yield target, _item_schema(endpoint, name)
         else:
             properties[name] = dict(_SCALAR_SCHEMAS[kind])
             if name in identity:
@@ -193,6 +198,16 @@ def _schemas(model: Model, endpoint: Endpoint, generation: Generation) -> Iterat
     if generation.marks_domains:
         schema["x-Ed-Fi-domains"] = ["".join(map(pascal, endpoint.domain.split("_")))]
     yield schema_name(endpoint.path), schema
+
+
+def _item_schema(endpoint: Endpoint, array: str) -> Json:
+    """What identifies an item; of its other properties nothing is said."""
+    identity = item_identity(endpoint, array)
+    return {
+        "required": list(identity),
+        "type": "object",
+        "properties": {name: {"type": item_type(name), "x-Ed-Fi-isIdentity": True} for name in identity},
+    }
 
 
 def _reference_schema(model: Model, target: str) -> Json:

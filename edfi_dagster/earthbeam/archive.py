@@ -1,0 +1,162 @@
+"""Where the lake keeps what bundles read and write.
+
+<tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/earthbeam/<bundle>[__<grain>]/<fingerprint>/raw|transformed/<file>.zst
+<tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/sideload/<name>.jsonl.zst and <name>.manifest.json
+_restricted/<tenant>/<year>/…                rows of students who were not recognised: give this to few
+_earthbeam/<tenant>/<year>/<bundle>[__<grain>]/      what was done last, and what the ODS has been sent
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from gzip import GzipFile
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import msgspec
+import zstandard
+
+from edfi_dagster.config import TenantYear
+from edfi_dagster.earthbeam.errors import EarthbeamError
+from edfi_dagster.lake import paths
+from edfi_dagster.lake.manifest import PulledFile
+from edfi_dagster.lake.store import LakeStore
+
+_SUFFIXES = {"zstd": ".zst", "gzip": ".gz"}
+_CHUNK = 1 << 20
+
+
+class Done(msgspec.Struct, frozen=True):
+    """What a bundle's last complete run was of, and the files it left. ``newest`` is the ODS's change version after it."""
+
+    fingerprint: str
+    archived: tuple[str, ...]
+    newest: int | None
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The lake as one run of a bundle sees it."""
+
+    lake: LakeStore
+    pair: TenantYear
+    bundle: str
+    grain: str | None
+    compression: str
+
+    @property
+    def name(self) -> str:
+        """``psat_sat__sat``: the bundle and grain in names of paths, tables' rows and match rates."""
+        return self.bundle if self.grain is None else f"{self.bundle}__{self.grain}"
+
+    @property
+    def state(self) -> str:
+        return f"_earthbeam/{paths.pair_folder(self.pair)}/{self.name}"
+
+    def folder(self, stamp: datetime, fingerprint: str) -> str:
+        return f"{paths.run_folder(self.pair, stamp)}/earthbeam/{self.name}/{fingerprint[:12]}"
+
+    def keep(self, file: Path, folder: str) -> str:
+        """Store a file as it is, compressed; its path below the lake's root."""
+        path = f"{folder}/{file.name}{_SUFFIXES[self.compression]}"
+        with (
+            self.lake.writing(path) as stream,
+            compressing(stream, self.compression) as out,
+            file.open("rb") as source,
+        ):
+            shutil.copyfileobj(source, out, _CHUNK)
+        return path
+
+    def keep_restricted(self, file: Path, stamp: datetime, fingerprint: str) -> str:
+        """Store rows of students who were not recognised, apart from all else."""
+        return self.keep(file, f"_restricted/{self.folder(stamp, fingerprint)}")
+
+    def keep_records(self, file: Path, path: str) -> PulledFile:
+        """Store records one a line, without blanks around them. Raises EarthbeamError for a line that is no JSON."""
+        rows, written = 0, _Written()
+        with (
+            file.open("rb") as lines,
+            self.lake.writing(path) as stream,
+            written.into(stream),
+            compressing(written, self.compression) as out,
+        ):
+            for number, line in enumerate(lines, 1):
+                record = line.strip()
+                if record:
+                    _check_record(record, file, number)
+                    out.write(record + b"\n")
+                    rows += 1
+        return PulledFile(path, rows, written.size, written.digest)
+
+    def last_done(self) -> Done | None:
+        """None where there is none, or where one of its files is gone."""
+        path = f"{self.state}/done.json"
+        if not self.lake.exists(path):
+            return None
+        try:
+            done = msgspec.json.decode(self.lake.read(path), type=Done)
+        except msgspec.DecodeError:
+            return None
+        return done if all(map(self.lake.exists, done.archived)) else None
+
+    def note_done(self, done: Done) -> None:
+        with self.lake.writing(f"{self.state}/done.json") as stream:
+            stream.write(msgspec.json.encode(done))
+
+    def forget_done(self) -> None:
+        self.lake.delete(f"{self.state}/done.json")
+
+
+class _Written:
+    """Counts and hashes the bytes on their way to the store."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._sha256 = hashlib.sha256()
+        self._stream: BinaryIO | None = None
+
+    @property
+    def digest(self) -> str:
+        return self._sha256.hexdigest()
+
+    @contextmanager
+    def into(self, stream: BinaryIO) -> Iterator[None]:
+        self._stream = stream
+        yield
+
+    def write(self, data: bytes) -> int:
+        assert self._stream is not None
+        self._sha256.update(data)
+        self.size += len(data)
+        return self._stream.write(data)
+
+    def flush(self) -> None:
+        """The store flushes when the file is closed."""
+
+
+@contextmanager
+def compressing(stream: BinaryIO | _Written, compression: str) -> Iterator[BinaryIO]:
+    target = cast(BinaryIO, stream)
+    if compression == "gzip":
+        with GzipFile(fileobj=target, mode="wb", compresslevel=1, mtime=0) as out:
+            yield cast(BinaryIO, out)
+    else:
+        with zstandard.ZstdCompressor(level=1).stream_writer(target, closefd=False) as out:
+            yield cast(BinaryIO, out)
+
+
+def _check_record(record: bytes, file: Path, number: int) -> None:
+    try:
+        found = msgspec.json.decode(record, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        found = None
+    if found is None or not record.startswith(b"{"):
+        raise EarthbeamError(
+            f"{file.name}, line {number}: is no JSON object; correct the bundle's template of it"
+        )

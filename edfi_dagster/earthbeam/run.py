@@ -1,0 +1,279 @@
+"""One run of a bundle, from the file to the ODS or the raw tables.
+
+preprocess → fingerprint → archive raw → roster and match rates → Earthmover → archive outputs → validate → send, or
+sideload → run log → postprocess → clean-up. What goes wrong is in the result, not raised, so that it can be reported.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edfi_dagster.config import ConfigError
+from edfi_dagster.earthbeam.archive import Archive, Done
+from edfi_dagster.earthbeam.bundle import MATCH_RATES, NO_MATCH, BundleOutline, project_folder, read_outline
+from edfi_dagster.earthbeam.delivery import Delivery, load_straight
+from edfi_dagster.earthbeam.earthmover import tool_versions
+from edfi_dagster.earthbeam.errors import EarthbeamError, ToolFailed
+from edfi_dagster.earthbeam.hooks import HookCall, run_hook
+from edfi_dagster.earthbeam.job import BundleJob
+from edfi_dagster.earthbeam.result import BundleResult
+from edfi_dagster.earthbeam.run_log import write_run_log
+from edfi_dagster.earthbeam.transform import ROSTER, Transformation
+from edfi_dagster.earthbeam.workspace import Workspace, file_digest, fingerprint, workspace
+from edfi_dagster.lake.store import LakeError
+from edfi_dagster.ods.errors import EdFiError
+from edfi_dagster.warehouse.contract import WarehouseError
+
+# What may go wrong in a run and is told in its result; anything else is a fault of this program.
+EXPECTED = (EarthbeamError, EdFiError, LakeError, WarehouseError, ConfigError, OSError)
+
+
+def run_bundle(job: BundleJob) -> BundleResult:
+    """Run a bundle once. Every step's failure is in the result, which is also written to the run log.
+
+    Raises EarthbeamError where the run could not even begin, as there is no room for its files.
+    """
+    with workspace(job.platform.extract.tmp_dir) as space:
+        run = _Run(job, space)
+        try:
+            run.work()
+        except EXPECTED as error:
+            run.fail(error)
+        except BaseException as error:
+            run.fail(error)
+            run.log()
+            raise
+        run.log()
+        if run.result.is_done and not run.result.unchanged:
+            run.postprocess()
+        return run.result
+
+
+@dataclass
+class _Run:
+    """One run as it goes on; ``result`` holds what is known so far."""
+
+    job: BundleJob
+    space: Workspace
+    step: str = "begin"
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        job = self.job
+        self.result = BundleResult(
+            job.bundle, job.pair, job.grain, {}, datetime.now(UTC), seconds=self.seconds
+        )
+        self.archive = Archive(job.lake, job.pair, job.bundle, job.grain, job.platform.lake.compression)
+        self.known: dict[str, str] = {}
+
+    def work(self) -> None:
+        settings = self.job.settings
+        with self._timed("preprocess"):
+            if settings.hooks.preprocess is not None:
+                call = self._call(inputs={name: Path(path) for name, path in self.job.inputs.items()})
+                self.known = run_hook(settings.hooks.preprocess, call, self._values())
+        with self._timed("inputs"):
+            inputs = self.job.found_inputs(self.known)
+            self._set(files={name: str(path) for name, path in inputs.items()})
+            parameters = self.job.all_parameters(inputs, self.known)
+            outline = read_outline(settings, [self.job.pair], cache=self.job.folder / "outlines")
+            outline.check(parameters, inputs)
+            self._set(commit=outline.commit)
+        transformation = Transformation(self.job, self.archive, self.space, inputs)
+        if settings.student_ids is not None:
+            self.job.warehouse.prepare([])
+        with self._timed("roster"):
+            parameters |= transformation.roster(self._values())
+        with self._timed("bundle"):
+            self.space.install(project_folder(settings), transformation.composed(parameters))
+            digests = {name: file_digest(path) for name, path in inputs.items()}
+            self._set(fingerprint=self._fingerprint(parameters, digests))
+        if settings.destination != "ods":
+            self._process(transformation, outline, parameters, digests, None)
+            return
+        with self._timed("sign in"):
+            delivery = Delivery.open(self.job, self.archive, self.space)
+        with closing(delivery):
+            self._process(transformation, outline, parameters, digests, delivery)
+
+    def _process(
+        self,
+        transformation: Transformation,
+        outline: BundleOutline,
+        parameters: Mapping[str, str],
+        digests: Mapping[str, str],
+        delivery: Delivery | None,
+    ) -> None:
+        if self._is_done_before(delivery):
+            self._set(unchanged=True)
+            return
+        self.archive.forget_done()
+        inputs = transformation.inputs
+        with self._timed("archive raw"):
+            if self.job.settings.archive.raw:
+                self._keep("raw", list(inputs.values()))
+        with self._timed("earthmover"):
+            run, match = transformation.run(outline, parameters)
+        self._set(outputs=run.outputs, recoded=run.recoded, match=match)
+        changed = [name for name, path in inputs.items() if file_digest(path) != digests[name]]
+        if changed:
+            raise ToolFailed(
+                f"{', '.join(changed)} was changed while it was read; run again when it is complete"
+            )
+        with self._timed("archive"):
+            self._archive_outputs(transformation.results_file)
+        with self._timed("student ids"):
+            self._check_matches()
+        self._deliver(delivery)
+        if self._left_nothing_behind():
+            newest = delivery.newest if delivery else None
+            done = Done(self.result.fingerprint, self.result.archived, newest, self.result.started_at)
+            self.archive.note_done(done)
+
+    def _fingerprint(self, parameters: Mapping[str, str], digests: Mapping[str, str]) -> str:
+        settings = self.job.settings
+        roster = {ROSTER: file_digest(Path(parameters[ROSTER]))} if ROSTER in parameters else {}
+        plain = {name: value for name, value in parameters.items() if name not in roster}
+        delivery = settings.model_dump_json(include={"destination", "lightbeam", "sideload", "student_ids"})
+        ods = self.job.platform.ods(self.job.pair).base_url
+        selector = settings.earthmover.selector or ""
+        content = self.space.content()
+        return fingerprint(content, plain, digests, roster, tool_versions(), delivery, ods, selector)
+
+    def _is_done_before(self, delivery: Delivery | None) -> bool:
+        """Whether the last complete run was of the very same, left its files, and the ODS has not gone back since."""
+        settings = self.job.settings
+        if self.job.force or settings.earthmover.force or settings.lightbeam.force:
+            return False
+        done = self.archive.last_done()
+        if done is None or done.fingerprint != self.result.fingerprint:
+            return False
+        now = delivery.newest if delivery else None
+        return done.newest is None or now is None or now >= done.newest
+
+    def _check_matches(self) -> None:
+        match = self.result.match
+        if match is not None and not match.is_enough:
+            assert match.share is not None
+            raise EarthbeamError(
+                f"only {match.share:.1%} of {match.rows} rows found their student, {match.required:.1%} are required; see "
+                "the rows without a student in the lake's restricted folder"
+            )
+
+    # -- after Earthmover --------------------------------------------------------------------------------
+
+    def _archive_outputs(self, results: Path) -> None:
+        settings = self.job.settings
+        loaded = settings.destination == "warehouse"
+        transformed = []
+        for output in self.result.outputs:
+            file = self.space.outputs / output.file
+            if output.name == NO_MATCH:
+                self._restricted(file)
+            elif not (loaded and output.resource) and (
+                settings.archive.transformed or output.name == MATCH_RATES
+            ):
+                transformed.append(file)
+        graphs = [file for file in self.space.project.glob("graph.*") if settings.earthmover.show_graph]
+        self._keep("transformed", [*transformed, *graphs, *([results] if results.is_file() else [])])
+
+    def _restricted(self, file: Path) -> None:
+        path = self.archive.keep_restricted(file, self.result.started_at, self.result.fingerprint)
+        self._set(archived=(*self.result.archived, path))
+
+    def _keep(self, kind: str, files: list[Path]) -> None:
+        folder = f"{self.archive.folder(self.result.started_at, self.result.fingerprint)}/{kind}"
+        kept = tuple(self.archive.keep(file, folder) for file in files)
+        self._set(archived=(*self.result.archived, *kept))
+
+    def _deliver(self, delivery: Delivery | None) -> None:
+        settings = self.job.settings
+        if settings.destination == "warehouse":
+            with self._timed("sideload"):
+                self._set(loaded=load_straight(self.job, self.archive, self.space, self.result.outputs))
+        if delivery is not None:
+            try:
+                self._send(delivery)
+            finally:
+                self._set(validated=delivery.validated, sent=delivery.sent, deleted=delivery.deleted)
+
+    def _send(self, delivery: Delivery) -> None:
+        command, outputs = self.job.settings.lightbeam.command, self.result.outputs
+        if command in {"validate", "validate+send"}:
+            with self._timed("validate"):
+                delivery.validate(outputs)
+        if command in {"send", "validate+send"}:
+            with self._timed("send"):
+                delivery.send(outputs)
+        if command == "delete":
+            with self._timed("delete"):
+                delivery.delete(outputs)
+
+    def _left_nothing_behind(self) -> bool:
+        """Whether there is nothing to try again: no record failed, and it was no deletion, which is to be done when asked."""
+        outcomes = (*self.result.validated, *self.result.sent)
+        return not any(outcome.failed for outcome in outcomes) and not self.result.deleted
+
+    # -- at the end --------------------------------------------------------------------------------------
+
+    def log(self) -> None:
+        """Write the run log; where that fails too, say so."""
+        try:
+            self.job.warehouse.prepare([])
+            with self.job.warehouse.connected() as connection:
+                write_run_log(connection, self.result)
+        except WarehouseError as error:
+            self.job.warn(f"the run log could not be written: {error}")
+
+    def postprocess(self) -> None:
+        hook = self.job.settings.hooks.postprocess
+        if hook is None:
+            return
+        try:
+            with self._timed("postprocess"):
+                files = {name: Path(path) for name, path in self.result.files.items()}
+                call = self._call(inputs=files, outputs=self.space.outputs, result=self.result)
+                run_hook(hook, call, self._values())
+        except EXPECTED as error:
+            self.fail(error)
+            self.log()
+
+    def fail(self, error: BaseException) -> None:
+        expected = isinstance(error, EXPECTED) and not isinstance(error, OSError)
+        words = str(error) if expected else f"{type(error).__name__} in step {self.step}"
+        if isinstance(error, OSError):
+            words = f"{error.strerror or type(error).__name__}: {error.filename or self.space.root}"
+        self._set(failure=words, failed_step=self.step)
+
+    def _call(self, **about: Any) -> HookCall:
+        pair = self.job.pair
+        return HookCall(self.job.bundle, pair.tenant, pair.year, self.job.grain, self.space.scratch, **about)
+
+    def _values(self) -> dict[str, str]:
+        pair = self.job.pair
+        first = next(iter(self.result.files.values()), None) or next(map(str, self.job.inputs.values()), "")
+        return {
+            "tenant": pair.tenant,
+            "year": str(pair.year),
+            "grain": self.job.grain or "",
+            "file": Path(first).name,
+            "folder": str(self.space.scratch),
+            **self.known,
+        }
+
+    def _set(self, **known: Any) -> None:
+        self.result = replace(self.result, **known)
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        self.step, started = step, time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[step] = round(time.monotonic() - started, 3)

@@ -1,0 +1,164 @@
+"""Which student a row of a file is of: the roster, the match rates, and whether enough rows found their student.
+
+The student-id wrapper compares columns of a file with the ids of a roster and takes the pair that matches best. The rates
+of an earlier file spare the comparison, but are no proof of this one: its own matched share decides.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edfi_dagster.config import TenantYear
+from edfi_dagster.earthbeam.bundle import MATCH_RATES, NO_MATCH
+from edfi_dagster.earthbeam.earthmover import count_records
+from edfi_dagster.earthbeam.result import MatchOutcome
+from edfi_dagster.ods.catalogue import standard_endpoints
+from edfi_dagster.warehouse.contract import Connection, RawTable
+from edfi_dagster.warehouse.current import current_sql
+
+ASSOCIATIONS = "studentEducationOrganizationAssociations"
+_COLUMNS = ("source_column_name", "edfi_column_name", "num_matches", "num_rows", "match_rate")
+_PAIR = "tenant_code = ? AND api_year = ?"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How many rows of a file matched when one of its columns was compared with one kind of id."""
+
+    source_column: str
+    edfi_column: str
+    matches: int
+    rows: int
+    rate: float
+
+    def plain(self) -> tuple[str, str, int, int, float]:
+        return self.source_column, self.edfi_column, self.matches, self.rows, self.rate
+
+
+def write_roster(connection: Connection, pair: TenantYear, standard: str, file: Path) -> int:
+    """Write the pair's students with their ids, one association a line as the wrapper wants them; how many there are.
+
+    Made of the current rows in the raw tables, so a student who left the ODS is not among them.
+    """
+    endpoint = next(e for e in standard_endpoints(standard) if e.name == ASSOCIATIONS)
+    table = RawTable(endpoint.snake, tuple(endpoint.key.values()))
+    paths = (
+        "studentReference.studentUniqueId",
+        "educationOrganizationReference.educationOrganizationId",
+        "educationOrganizationReference.link.rel",
+        "studentIdentificationCodes",
+    )
+    columns = ", ".join(connection.text(path) for path in paths)
+    rows = connection.rows(
+        f"SELECT {columns} FROM ({current_sql(connection, table)}) roster WHERE {_PAIR} AND name = ? ORDER BY 1, 2",  # noqa: S608
+        [*pair, endpoint.snake],
+    )
+    with file.open("w", encoding="utf-8") as out:
+        for row in rows:
+            out.write(json.dumps(_association(*row)) + "\n")
+    return len(rows)
+
+
+def _association(student: str, organization: str, kind: str | None, codes: str | None) -> dict[str, Any]:
+    number = int(organization) if str(organization).isdigit() else organization
+    return {
+        "educationOrganizationReference": {"educationOrganizationId": number, "link": {"rel": kind or ""}},
+        "studentReference": {"studentUniqueId": student},
+        "studentIdentificationCodes": json.loads(codes) if codes else [],
+    }
+
+
+def best_stored_rate(
+    connection: Connection, pair: TenantYear, assessment: str, required: float
+) -> Rate | None:
+    """The best rate of earlier files that would be enough; None where there is none."""
+    found = connection.rows(
+        f"""SELECT {", ".join(_COLUMNS)} FROM {connection.table(connection.names.student_id_match_rates)}
+        WHERE {_PAIR} AND assessment_name = ? AND match_rate >= ? ORDER BY match_rate DESC, num_matches DESC LIMIT 1""",  # noqa: S608
+        [*pair, assessment, required],
+    )
+    return Rate(*found[0]) if found else None
+
+
+def store_rates(connection: Connection, pair: TenantYear, assessment: str, rates: Sequence[Rate]) -> None:
+    """Replace the stored rates of an assessment, in one transaction; rates too low are stored as well."""
+    table = connection.table(connection.names.student_id_match_rates)
+    scope = [*pair, assessment]
+    with connection.transaction():
+        where = f"{_PAIR} AND assessment_name = ?"
+        ((count,),) = connection.rows(f"SELECT count(*) FROM {table} WHERE {where}", scope)  # noqa: S608
+        if count:
+            connection.run(f"DELETE FROM {table} WHERE {where}", scope)  # noqa: S608
+        if rates:
+            marks = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * len(rates))
+            connection.run(
+                f"INSERT INTO {table} (tenant_code, api_year, assessment_name, {', '.join(_COLUMNS)}) VALUES {marks}",  # noqa: S608
+                [value for rate in rates for value in (*scope, *rate.plain())],
+            )
+
+
+def write_rate(rate: Rate, file: Path) -> None:
+    """The file that the wrapper takes a stored rate from."""
+    with file.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(_COLUMNS)
+        writer.writerow(rate.plain())
+
+
+def read_rates(outputs: Path) -> tuple[Rate, ...]:
+    """The rates that the wrapper computed, best first; none where it took a stored one, or where nothing matched."""
+    file = outputs / f"{MATCH_RATES}.csv"
+    if not file.is_file():
+        return ()
+    with file.open(encoding="utf-8", newline="") as text:
+        found = [
+            Rate(
+                row["source_column_name"],
+                row["edfi_column_name"],
+                int(float(row["num_matches"])),
+                int(float(row["num_rows"])),
+                float(row["match_rate"]),
+            )
+            for row in csv.DictReader(text)
+        ]
+    return tuple(sorted(found, key=lambda rate: -rate.rate))
+
+
+def matched(
+    outputs: Path, required: float, rates: Sequence[Rate], rows: int | None, *, stored: bool
+) -> MatchOutcome:
+    """How this file's own rows matched. ``rows`` is how many it has, if that could be counted."""
+    unmatched = count_records(outputs / f"{NO_MATCH}.csv") if (outputs / f"{NO_MATCH}.csv").is_file() else 0
+    counted = rows if rows is not None else max((rate.rows for rate in rates), default=unmatched)
+    share = None if not counted else max(0.0, 1 - unmatched / counted)
+    return MatchOutcome(
+        required, share, counted, unmatched, tuple(rate.plain() for rate in rates), stored=stored
+    )
+
+
+def count_rows(settings: Mapping[str, Any], file: Path) -> int | None:
+    """How many rows Earthmover takes from a text file with columns; None for files of other kinds.
+
+    Rows whose columns are all empty do not count, as Earthmover drops them.
+    """
+    kind = settings.get("type") or file.suffix.lower().lstrip(".")
+    header = settings.get("header_rows", 1)
+    if kind not in {"csv", "tsv"} or not str(header).isdigit():
+        return None
+    encoding = str(settings.get("encoding") or "utf-8")
+    with file.open(encoding=encoding, errors="replace", newline="") as text:
+        rows = csv.reader(text, delimiter="\t" if kind == "tsv" else ",")
+        return sum(1 for row in _after(rows, int(header)) if any(row))
+
+
+def _after(rows: Iterator[list[str]], header: int) -> Iterator[list[str]]:
+    """Rows after the header. pandas leaves out blank lines before it counts."""
+    filled = (row for row in rows if row)
+    for _ in range(header):
+        next(filled, None)
+    return filled

@@ -1,0 +1,148 @@
+"""Earthmover over one run's files, with the students found among those of the roster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edfi_dagster.earthbeam import student_ids
+from edfi_dagster.earthbeam.archive import Archive
+from edfi_dagster.earthbeam.bundle import BundleOutline, composed_bundle
+from edfi_dagster.earthbeam.earthmover import Earthmover, EarthmoverRun, drop_blank_lines
+from edfi_dagster.earthbeam.errors import BundleError, EarthbeamError, ToolFailed
+from edfi_dagster.earthbeam.filling import fill_path
+from edfi_dagster.earthbeam.job import BundleJob
+from edfi_dagster.earthbeam.rendering import Composed
+from edfi_dagster.earthbeam.result import MatchOutcome
+from edfi_dagster.earthbeam.workspace import Workspace
+
+ROSTER = "EDFI_ROSTER_FILE"
+
+
+@dataclass(frozen=True)
+class Transformation:
+    """``inputs`` are variable → file; the parameters of a run are given to each method, as they grow on the way."""
+
+    job: BundleJob
+    archive: Archive
+    space: Workspace
+    inputs: Mapping[str, Path]
+
+    @property
+    def results_file(self) -> Path:
+        """Earthmover's own account, where that is asked for."""
+        return self.space.root / "earthmover_results.json"
+
+    def roster(self, values: Mapping[str, str]) -> dict[str, str]:
+        """The parameter that names the roster; it is written from the raw tables, or is a file of the configuration.
+
+        Raises EarthbeamError where there is none, WarehouseError.
+        """
+        ids = self.job.settings.student_ids
+        if ids is None:
+            return {}
+        if ids.roster != "warehouse":
+            given = fill_path(ids.roster, values)
+            if not Path(given).is_file():
+                raise BundleError(f"there is no roster {given}; correct student_ids.roster")
+            return {ROSTER: given}
+        file = self.space.scratch / f"{student_ids.ASSOCIATIONS}.jsonl"
+        standard = self.job.platform.ods(self.job.pair).extract.data_standard
+        with (self.job.roster_warehouse or self.job.warehouse).connected() as connection:
+            students = student_ids.write_roster(connection, self.job.pair, standard, file)
+        if not students:
+            raise EarthbeamError(
+                f"{self.job.pair}: the warehouse has no {student_ids.ASSOCIATIONS}; load them before this bundle"
+            )
+        return {ROSTER: str(file)}
+
+    def composed(self, parameters: Mapping[str, str]) -> Composed:
+        """The YAML with everything filled in. Raises BundleError where a source's file is still a variable."""
+        given = {**parameters, **{name: str(path) for name, path in self.inputs.items()}}
+        composed = composed_bundle(self.job.settings, given)
+        for source, settings in composed.block("sources").items():
+            file = str(settings.get("file") or "")
+            if "${" in file and not settings.get("optional"):
+                raise BundleError(f"source {source} reads {file}, which nothing gives; write it under inputs")
+        return composed
+
+    def run(
+        self, outline: BundleOutline, parameters: Mapping[str, str]
+    ) -> tuple[EarthmoverRun, MatchOutcome | None]:
+        """Run Earthmover; with student ids by the columns that matched best in an earlier file, and where these are not
+        enough for this one, by those that match best in it. Raises ToolFailed, WarehouseError.
+        """
+        if self.job.settings.student_ids is None:
+            return self._earthmover(outline, parameters), None
+        rate = self._stored_rate(parameters)
+        if rate is not None:
+            try:
+                run, match = self._with_stored(outline, parameters, rate)
+                if match.is_enough:
+                    return run, match
+                reason = f"only {match.share or 0:.1%} of this file's rows matched"
+            except ToolFailed as error:
+                reason = str(error)
+            self.job.tell(f"with the columns of an earlier file {reason}; computing match rates anew")
+        return self._with_computed(outline, parameters)
+
+    def _with_stored(
+        self, outline: BundleOutline, parameters: Mapping[str, str], rate: student_ids.Rate
+    ) -> tuple[EarthmoverRun, MatchOutcome]:
+        file = self.space.scratch / "stored_rates.csv"
+        student_ids.write_rate(rate, file)
+        given = {**parameters, "MATCH_RATES_SOURCE_TYPE": "file", "MATCH_RATES_FILE": str(file)}
+        run = self._earthmover(outline, given)
+        return run, self._matched((rate,), given, stored=True)
+
+    def _with_computed(
+        self, outline: BundleOutline, parameters: Mapping[str, str]
+    ) -> tuple[EarthmoverRun, MatchOutcome]:
+        given = {**parameters, "MATCH_RATES_SOURCE_TYPE": "none"}
+        run = self._earthmover(outline, given)
+        rates = student_ids.read_rates(self.space.outputs)
+        with self.job.warehouse.connected() as connection:
+            student_ids.store_rates(connection, self.job.pair, self.archive.name, rates)
+        return run, self._matched(rates, given, stored=False)
+
+    def _matched(
+        self, rates: tuple[student_ids.Rate, ...], parameters: Mapping[str, str], *, stored: bool
+    ) -> MatchOutcome:
+        ids = self.job.settings.student_ids
+        assert ids is not None
+        rows = self._input_rows(self.composed(parameters))
+        return student_ids.matched(self.space.outputs, ids.required_match_rate, rates, rows, stored=stored)
+
+    def _stored_rate(self, parameters: Mapping[str, str]) -> student_ids.Rate | None:
+        """The rate to go by. This file's own share must be told afterwards, so only where its rows can be counted."""
+        ids = self.job.settings.student_ids
+        assert ids is not None
+        if self._input_rows(self.composed(parameters)) is None:
+            return None
+        with self.job.warehouse.connected() as connection:
+            return student_ids.best_stored_rate(
+                connection, self.job.pair, self.archive.name, ids.required_match_rate
+            )
+
+    def _input_rows(self, composed: Composed) -> int | None:
+        """How many rows the file has whose students are looked for; None where that cannot be told without Earthmover."""
+        node = composed.parameters.get("EARTHMOVER_NODE_TO_XWALK", "$sources.input")
+        kind, _, name = node.partition(".")
+        settings = composed.block("sources").get(name) if kind == "$sources" else None
+        file = next((f for f in self.inputs.values() if settings and settings.get("file") == str(f)), None)
+        return student_ids.count_rows(settings, file) if settings and file else None
+
+    def _earthmover(self, outline: BundleOutline, parameters: Mapping[str, str]) -> EarthmoverRun:
+        options = self.job.settings.earthmover
+        if self.job.force:
+            options = options.model_copy(update={"force": True})
+        tool = self.job.platform.earthbeam.earthmover
+        earthmover = Earthmover(tool, options, self.space, results_file=self.results_file)
+        run = earthmover.run(outline, self.composed(parameters), parameters, self.inputs)
+        for output in run.outputs:
+            if output.resource:
+                drop_blank_lines(self.space.outputs / output.file)
+        if run.recoded:
+            self.job.warn(f"{', '.join(run.recoded)} is not UTF-8 and was read as Latin-1")
+        return run

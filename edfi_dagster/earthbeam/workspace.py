@@ -1,0 +1,98 @@
+"""A working copy for one run: the project with its packages in place, its outputs, and room for the tools.
+
+Earthmover writes beside its configuration and fetches packages from git in each run; in a copy with the packages
+vendored it does neither. The fingerprint is taken of the copy, so what was hashed is what runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edfi_dagster.earthbeam.errors import EarthbeamError
+from edfi_dagster.earthbeam.rendering import Composed
+
+_LEFT_OUT = shutil.ignore_patterns(".git", "packages", "output", ".lightbeam", "runs.csv", "__pycache__")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Folders of one run, all below ``root``."""
+
+    root: Path
+
+    @property
+    def project(self) -> Path:
+        return self.root / "project"
+
+    @property
+    def outputs(self) -> Path:
+        return self.root / "outputs"
+
+    @property
+    def scratch(self) -> Path:
+        """For hooks, rosters and the tools' own files."""
+        return self.root / "scratch"
+
+    def install(self, folder: Path, composed: Composed) -> None:
+        """Copy a project, and its packages to where Earthmover looks for them."""
+        shutil.copytree(folder, self.project, ignore=_LEFT_OUT, dirs_exist_ok=True)
+        for package in composed.packages:
+            shutil.copytree(
+                package.folder, self.project / package.place, ignore=_LEFT_OUT, dirs_exist_ok=True
+            )
+
+    def content(self) -> str:
+        """SHA-256 of all files of the project, by path."""
+        found = hashlib.sha256()
+        for file in sorted(path for path in self.project.rglob("*") if path.is_file()):
+            found.update(f"{file.relative_to(self.project).as_posix()}\0{file_digest(file)}\0".encode())
+        return found.hexdigest()
+
+    def clear_outputs(self) -> None:
+        shutil.rmtree(self.outputs, ignore_errors=True)
+        self.outputs.mkdir()
+
+
+@contextmanager
+def workspace(tmp_dir: Path | None = None) -> Iterator[Workspace]:
+    """A workspace that is gone after the block, however it ends; only its owner can read it.
+
+    Raises EarthbeamError where it cannot be made.
+    """
+    try:
+        if tmp_dir is not None:
+            tmp_dir.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(prefix="earthbeam_", dir=tmp_dir)
+    except OSError as error:
+        place = tmp_dir or tempfile.gettempdir()
+        raise EarthbeamError(f"{place}: {error.strerror}; make room there, or set extract.tmp_dir") from None
+    with made as root:
+        space = Workspace(Path(root).resolve())
+        for folder in (space.project, space.outputs, space.scratch):
+            folder.mkdir()
+        yield space
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file, read piece by piece."""
+    found = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(_CHUNK):
+            found.update(piece)
+    return found.hexdigest()
+
+
+def fingerprint(*parts: str | Mapping[str, str]) -> str:
+    """SHA-256 of texts and mappings, in their order; a mapping counts as what it says, not as how it is ordered."""
+    found = hashlib.sha256()
+    for part in parts:
+        texts = [part] if isinstance(part, str) else [f"{name}\1{part[name]}" for name in sorted(part)]
+        found.update("\0".join(texts).encode() + b"\2")
+    return found.hexdigest()

@@ -1,0 +1,140 @@
+"""What tells the items of an array apart: the identifying properties of the collections within records.
+
+Mostly a descriptor named as the collection, ``races`` → ``raceDescriptor``; here are the others.
+"""
+
+from __future__ import annotations
+
+from edfi_dagster.sandbox.model import Endpoint, singular
+
+# Collections of references: academicWeeks → academicWeekReference.
+_OF_REFERENCES = """
+academicWeeks accountCodes alternativeGraduationPlans assessmentBatteryParts certificationExams classPeriods
+coursePrograms credentials derivativeSourceEducationContents educationContents educatorPreparationPrograms
+generalStudentProgramAssociations grades gradingPeriods interventionPrescriptions learningObjectives learningStandards
+objectiveAssessments parentObjectiveAssessments pathMilestones prerequisiteLearningStandards programs
+recruitmentEventAttendances reportCards sections staffs studentAcademicRecords studentCompetencyObjectives
+studentDisciplineIncidentAssociations studentDisciplineIncidentBehaviorAssociations studentLearningObjectives
+studentSectionAssociations
+"""
+
+_OTHERS = """
+academicHonors academicHonorCategoryDescriptor honorDescription
+accountabilities schoolYearTypeReference
+additionalImmunizations immunizationName
+addresses addressTypeDescriptor city postalCode stateAbbreviationDescriptor streetNumberName
+administrationPointOfContacts educationOrganizationReference electronicMailAddress
+alternativeCourseIdentificationCodes courseIdentificationSystemDescriptor
+applicantCharacteristics studentCharacteristicDescriptor
+appropriateGradeLevels gradeLevelDescriptor
+appropriateSexes sexDescriptor
+assessedGradeLevels gradeLevelDescriptor
+assessmentAccommodations accommodationDescriptor
+assessmentCustomizations customizationKey
+assessmentItems assessmentItemReference
+assessments.identificationCodes assessmentIdentificationSystemDescriptor
+authors author
+backgroundChecks backgroundCheckTypeDescriptor
+candidateIndicators indicatorName
+categories educationOrganizationCategoryDescriptor
+characteristics programCharacteristicDescriptor
+cohortYears cohortYearTypeDescriptor schoolYearTypeReference
+courses.identificationCodes courseIdentificationSystemDescriptor
+creditsByCourses courseSetName
+creditsByCreditCategories creditCategoryDescriptor
+creditsBySubjects academicSubjectDescriptor
+ctePrograms careerPathwayDescriptor
+dates date
+degreeSpecializations majorSpecialization
+derivativeSourceLearningResourceMetadataURIs derivativeSourceLearningResourceMetadataURI
+derivativeSourceURIs derivativeSourceURI
+diplomas diplomaAwardDate diplomaTypeDescriptor
+diagnoses diagnosisDescriptor
+displacedStudents crisisEventReference
+earnedAdditionalCredits additionalCreditTypeDescriptor
+educatorPreparationProgramNames educatorPreparationProgramName
+electronicMails electronicMailAddress electronicMailTypeDescriptor
+endorsements credentialEndorsement
+englishLanguageProficiencyAssessments schoolYearTypeReference
+eppProgramDegrees academicSubjectDescriptor eppDegreeTypeDescriptor gradeLevelDescriptor
+events pathPhaseStatusDate pathPhaseStatusDescriptor
+externalEvaluators externalEvaluator
+externalParticipants disciplineIncidentParticipationCodeDescriptor firstName lastSurname
+federalFunds fiscalYear
+generalAccommodations accommodationDescriptor
+gradePointAverages gradePointAverageTypeDescriptor
+highlyQualifiedAcademicSubjects academicSubjectDescriptor
+identificationCodes educationOrganizationIdentificationSystemDescriptor
+identificationDocuments identificationDocumentUseDescriptor personalInformationVerificationDescriptor
+institutionTelephones institutionTelephoneNumberTypeDescriptor
+instructionalGradeLevels gradeLevelDescriptor
+internationalAddresses addressTypeDescriptor
+interventionEffectivenesses diagnosisDescriptor gradeLevelDescriptor populationServedDescriptor
+items assessmentItemReference
+learningResourceMetadataURIs learningResourceMetadataURI
+learningStandardGrades learningStandardReference
+learningStandards.identificationCodes contentStandardName identificationCode
+levelCharacteristics courseLevelCharacteristicDescriptor
+levels ratingLevelDescriptor
+matrices matrixElement
+meetingTimes endTime startTime
+offeredGradeLevels gradeLevelDescriptor
+otherNames otherNameTypeDescriptor
+partialCourseTranscriptAwards awardDate
+performanceLevels assessmentReportingMethodDescriptor performanceLevelDescriptor
+periods beginDate
+assessments.periods assessmentPeriodDescriptor
+personalIdentificationDocuments identificationDocumentUseDescriptor personalInformationVerificationDescriptor
+possibleResponses responseValue
+programEvaluationLevels ratingLevelDescriptor
+programParticipationStatuses participationStatusDescriptor statusBeginDate
+programParticipations programTypeDescriptor
+ratingLevels evaluationRatingLevelDescriptor
+reasons restraintEventReasonDescriptor
+recognitions recognitionTypeDescriptor
+requiredAssessments assessmentReference
+requiredCertifications certificationTitle
+requiredImmunizations immunizationTypeDescriptor
+responseChoices sortOrder
+results rating ratingResultTitle
+reviewers firstName lastSurname
+routes certificationRouteDescriptor
+scoreResults assessmentReportingMethodDescriptor
+scores assessmentReportingMethodDescriptor
+sections.characteristics sectionCharacteristicDescriptor
+seniorities credentialFieldDescriptor nameOfInstitution
+serviceProviders staffReference
+sponsors programSponsorDescriptor
+staffs.identificationCodes staffIdentificationSystemDescriptor
+studentEvaluationElements programEvaluationElementReference
+studentEvaluationObjectives programEvaluationObjectiveReference
+studentIdentificationCodes assigningOrganizationIdentificationCode studentIdentificationSystemDescriptor
+studentIndicators indicatorName
+studentObjectiveAssessments objectiveAssessmentReference
+surveyQuestionMatrixElementResponses matrixElement
+telephones telephoneNumber telephoneNumberTypeDescriptor
+touchpoints touchpointContent touchpointDate
+uris uri
+values surveyQuestionResponseValueIdentifier
+"""
+_REFERENCES = frozenset(_OF_REFERENCES.split())
+_IDENTITIES = {name: tuple(parts) for name, *parts in map(str.split, _OTHERS.strip().splitlines())}
+_INTEGERS = frozenset({"fiscalYear", "sortOrder", "surveyQuestionResponseValueIdentifier"})
+_NUMBERS = frozenset({"rating"})
+
+
+def item_identity(endpoint: Endpoint, array: str) -> tuple[str, ...]:
+    """The properties that no two items of an array have alike."""
+    if array in _REFERENCES and f"{endpoint.name}.{array}" not in _IDENTITIES:
+        return (f"{singular(array)}Reference",)
+    own = _IDENTITIES.get(f"{endpoint.name}.{array}") or _IDENTITIES.get(array)
+    return own or (f"{singular(array)}Descriptor",)
+
+
+def item_type(name: str) -> str:
+    """The JSON type of an identifying property."""
+    if name.endswith("Reference"):
+        return "object"
+    if name in _INTEGERS:
+        return "integer"
+    return "number" if name in _NUMBERS else "string"
