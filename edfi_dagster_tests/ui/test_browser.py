@@ -72,7 +72,8 @@ class Page:
 
     def click(self, label: str) -> None:
         """Press every visible button of that label, as the partition dialog has one for each dimension."""
-        path = f"//button[normalize-space(.)='{label}' or starts-with(normalize-space(.), '{label} ')]"
+        path = f"//button[normalize-space(.)='{label}' or starts-with(normalize-space(.), '{label} ') or "
+        path += f"normalize-space(.)='{label}…']"
         until = time.monotonic() + 30
         while not (
             found := [
@@ -158,7 +159,7 @@ def test_a_table_is_found_launched_watched_and_read(page: Page, address: str) ->
     page.open("/assets/raw_edfi_3/students?view=lineage", "students", "deletes")
     time.sleep(3)
     page.shoot("2_lineage_of_a_table")
-    page.open(f"/asset-groups?asset-selection={quote(STUDENTS)}", "students")
+    page.open(f"/asset-groups~{quote(STUDENTS, safe='')}/", "students", "Materialize all…")
     page.click("Materialize all")
     page.showing("Launch")
     page.click("All")
