@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dagster as dg
 
+from edfi_dagster.assets.bundle_specs import bundles_of
+from edfi_dagster.assets.bundles import build_bundles
 from edfi_dagster.assets.extract import build_extract
 from edfi_dagster.assets.keys import AssetKeys, partitions_of
+from edfi_dagster.assets.runway import build_send_to_runway
 from edfi_dagster.assets.specs import LAKE_IO_MANAGER, WAREHOUSE_IO_MANAGER, Specs
 from edfi_dagster.automation.everything import Outside, build_automation
+from edfi_dagster.checks.everything import build_checks
 from edfi_dagster.config import Platform, load_platform
 from edfi_dagster.io_managers import LakeIOManager, Stores, WarehouseIOManager
 from edfi_dagster.resources import EdfiRun, store_resources
@@ -19,11 +23,22 @@ def build(platform: Platform, outside: Outside | None = None) -> dg.Definitions:
     partitions = partitions_of(platform)
     extract = build_extract(platform, keys, partitions)
     stores = Stores(platform)
-    automation = build_automation(platform, keys, outside)
+    bundles = bundles_of(platform, keys)
+    automation = build_automation(platform, keys, outside, bundles)
+    checks = build_checks(
+        platform, keys, partitions, automation.lateness.late, clock=(outside or Outside()).clock
+    )
     return dg.Definitions(
-        assets=[*extract, *Specs(platform, keys, partitions).reported()],
-        jobs=automation.jobs,
-        schedules=automation.schedules,
+        assets=[
+            *checks.assets,
+            *extract,
+            *Specs(platform, keys, partitions).reported(),
+            *build_bundles(platform, bundles, keys, partitions),
+            *build_send_to_runway(platform, partitions),
+        ],
+        asset_checks=checks.asset_checks,
+        jobs=[*automation.jobs, *checks.jobs],
+        schedules=[*automation.schedules, *checks.schedules],
         sensors=automation.sensors,
         resources={
             "edfi_run": EdfiRun(),

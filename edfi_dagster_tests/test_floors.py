@@ -20,6 +20,7 @@ FLOORS = {
     "health": 3.5,
     "resources": 4,
     "assets": 5,
+    "checks": 5,
     "io_managers": 6,
     "automation": 7,
     "definitions": 8,

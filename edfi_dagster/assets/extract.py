@@ -10,11 +10,14 @@ from collections.abc import Collection, Iterable, Iterator
 
 import dagster as dg
 
-from edfi_dagster.assets.keys import AssetKeys, pair_of
-from edfi_dagster.assets.materializations import Materializations
+from edfi_dagster.assets.keys import AssetKeys, pair_of, partition_key
+from edfi_dagster.assets.materializations import Event, Materializations, log, summary_metadata
 from edfi_dagster.assets.outcome import complete, report, told_as_failure
 from edfi_dagster.assets.selection import Selection
 from edfi_dagster.assets.specs import Specs
+from edfi_dagster.checks.counts import evaluations
+from edfi_dagster.checks.drift import Comparison, compare
+from edfi_dagster.checks.tenant_years import TENANT_YEARS
 from edfi_dagster.config import Platform
 from edfi_dagster.extract import (
     EndpointResult,
@@ -25,6 +28,7 @@ from edfi_dagster.extract import (
 )
 from edfi_dagster.ods.catalogue import endpoints_of
 from edfi_dagster.resources import EdfiRun, open_job
+from edfi_dagster.warehouse.contract import WarehouseError
 
 OP_NAME = "edfi"
 
@@ -63,15 +67,18 @@ class PairRun:
         self.selection = Selection(keys, self._endpoints, selected)
         self._materializations: Materializations | None = None
         self._counts: dict[str, int] = {}
+        self._comparisons: list[Comparison] = []
+        self._done: list[EndpointResult] = []
 
     def results(self, *, full_refresh: bool) -> Iterator[EndpointResult]:
         """Pull, store and load; what the ODS counts afterwards is kept for ``closing_events``."""
         log, run_id = self._context.log, self._context.run.run_id
-        done: list[EndpointResult] = []
         with open_job(
             self._platform, self.pair, self._endpoints, tell=log.info, warn=log.warning, run_id=run_id
         ) as job:
-            self._materializations = Materializations(self._platform, self._keys, self.pair, job.lake)
+            self._materializations = Materializations(
+                self._platform, self._keys, self.pair, job.lake, job.warehouse
+            )
             streams = []
             if self.selection.works:
                 streams.append(extract(job, self.selection.works, full_refresh=full_refresh))
@@ -80,10 +87,14 @@ class PairRun:
                 streams.append(stored)
             for stream in streams:
                 for result in stream:
-                    done.append(result)
+                    self._done.append(result)
                     yield result
             if job.session.settings.extract.pull_total_counts:
-                self._counts = count_rows(job, complete(done))
+                self._counts = count_rows(job, complete(self._done))
+                try:
+                    self._comparisons = compare(job, self._counts)
+                except WarehouseError as error:  # the rows are committed; only the comparison is missing
+                    job.warn(f"{self.pair}: {error}; not compared with what the ODS counts")
 
     def events(self, result: EndpointResult) -> Iterator[dg.AssetMaterialization]:
         """The materializations of what changed of one endpoint, as far as it was selected."""
@@ -92,12 +103,17 @@ class PairRun:
         kinds, table = self.selection.kinds[path], path in self.selection.tables
         yield from self._materializations.of_endpoint(result, kinds, table=table)
 
-    def closing_events(self) -> Iterator[dg.AssetMaterialization]:
-        """The materializations of the tables that all endpoints share."""
+    def closing_events(self) -> Iterator[Event]:
+        """Of the tables that all endpoints share, of the run as a whole, and whether tables match what the ODS counts."""
         if self._materializations is not None:
             yield from self._materializations.of_shared_tables()
             if self._counts:
                 yield self._materializations.of_total_counts(self._counts)
+            yield dg.AssetObservation(
+                TENANT_YEARS, partition=partition_key(self.pair), metadata=summary_metadata(self._done)
+            )
+            instance, run_id = self._context.instance, self._context.run.run_id
+            yield from evaluations(instance, run_id, self._keys, self.pair, self._comparisons)
 
 
 # -- bulk -----------------------------------------------------------------------------------------------------
@@ -125,8 +141,8 @@ def _bulk(
                 for event in run.events(result):
                     # Logged, not yielded as an output: the same materialization at less than half the events.
                     context.log_event(event)
-            for event in run.closing_events():
-                context.log_event(event)
+            for closing in run.closing_events():
+                log(context, closing)
         report(context, run.pair, results)
         yield from ()
 
@@ -171,8 +187,8 @@ def _family(
                 else:
                     context.log_event(event)
         if is_last:
-            for event in run.closing_events():
-                context.log_event(event)
+            for closing in run.closing_events():
+                log(context, closing)
         report(context, run.pair, results)
 
     return family

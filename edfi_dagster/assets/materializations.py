@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
 from edfi_dagster.assets.keys import AssetKeys, partition_key
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.extract import EndpointResult, KindResult, Result
+from edfi_dagster.health.rows import Rows, count_rows
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import Manifest
 from edfi_dagster.lake.store import LakeStore
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
+from edfi_dagster.warehouse.contract import Warehouse, WarehouseError
 
 Metadata = dict[str, dg.MetadataValue]
+Event = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
+# Raw rows of a tenant and year that are looked into to tell how many are current, after a delta: less than a second.
+_MOST_PARSED = 200_000
+_SUMMED_UP = 500
 
 
 class Materializations:
-    """The materializations of one run of one pair, and the totals for the shared tables."""
+    """The materializations of one run of one pair, and the totals for the shared tables.
 
-    def __init__(self, platform: Platform, keys: AssetKeys, pair: TenantYear, lake: LakeStore) -> None:
+    With ``warehouse``, raw tables are told with their current rows also after a delta.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        keys: AssetKeys,
+        pair: TenantYear,
+        lake: LakeStore,
+        warehouse: Warehouse | None = None,
+    ) -> None:
         self._tables = platform.tables
         self._keys = keys
+        self._pair = pair
         self._partition = partition_key(pair)
         self._lake = lake
+        self._warehouse = warehouse
         self._shared: dict[str, dict[str, int]] = {}
 
     def of_endpoint(
@@ -85,9 +104,7 @@ class Materializations:
                 "edfi/max_change_version": dg.MetadataValue.int(high),
             }
         )
-        whole = {"dagster/partition_row_count": dg.MetadataValue.int(manifest.rows)} if manifest.full else {}
         return {
-            **whole,
             "edfi/rows": dg.MetadataValue.int(manifest.rows),
             "edfi/expected_rows": dg.MetadataValue.int(manifest.expected_rows),
             "edfi/rows_loaded": dg.MetadataValue.int(of_kind.rows_loaded),
@@ -108,11 +125,41 @@ class Materializations:
         manifest = records.manifest if records else None
         pulled = self._pulled(manifest, records) if manifest and records else {}
         return {
+            **self._row_count(result),
             **pulled,
             "edfi/rows_loaded": dg.MetadataValue.int(result.rows_inserted),
             "edfi/rows_removed": dg.MetadataValue.int(result.rows_removed),
             "edfi/full_refresh": dg.MetadataValue.bool(result.full),
         }
+
+    def _row_count(self, result: EndpointResult) -> Metadata:
+        """The current rows of the pair, not the delta's; nothing where telling them would take long.
+
+        Dagster shows ``row_count`` on the asset's page and draws it over time and by partition; ``partition_row_count`` is
+        its name for what a partition holds, which here is the same.
+        """
+        records = result.kinds.get(RECORDS)
+        if records and records.manifest and records.manifest.full and result.full:
+            rows = result.rows_inserted
+        else:
+            found = self._current_rows(result.endpoint)
+            if found is None or not found.is_exact:
+                return {}
+            rows = found.count
+        return {
+            "dagster/row_count": dg.MetadataValue.int(rows),
+            "dagster/partition_row_count": dg.MetadataValue.int(rows),
+        }
+
+    def _current_rows(self, endpoint: Endpoint) -> Rows | None:
+        if self._warehouse is None:
+            return None
+        name, chosen = endpoint.snake, {self._pair: [endpoint]}
+        try:
+            counted = count_rows(self._warehouse, chosen, [name], most_parsed=_MOST_PARSED)
+        except WarehouseError:
+            return None  # what was loaded is committed, and is told without this number
+        return counted[self._pair].get(name)
 
     def _manifest_uri(self, manifest: Manifest) -> str:
         folder = {DELETES: "resource_deletes", KEY_CHANGES: "resource_key_changes"}.get(manifest.kind)
@@ -120,3 +167,57 @@ class Materializations:
         if folder is None:
             folder = "descriptors" if manifest.table == self._tables.descriptors else "resources"
         return self._lake.uri(paths.manifest_path(f"{run}/{folder}", manifest.name))
+
+
+def log(context: dg.AssetExecutionContext | dg.OpExecutionContext, event: Event) -> None:
+    """Log an event at once, where one that is yielded as an output would cost more than twice as many."""
+    context.log_event(event)  # type: ignore[arg-type]  # it takes evaluations as well, though its type does not say so
+
+
+def summary_metadata(results: Sequence[EndpointResult]) -> Metadata:
+    """A run at a glance: totals, and a table of every endpoint and kind that had news, what failed first."""
+    kinds = [(result, kind, of_kind) for result in results for kind, of_kind in result.kinds.items()]
+    by_result = Counter(of_kind.result for _, _, of_kind in kinds)
+    told = [one for one in kinds if one[2].result not in {Result.UNCHANGED, Result.COVERED}]
+    told.sort(key=lambda one: (one[2].result is not Result.FAILED, -one[2].rows_loaded, one[0].endpoint.path))
+    manifests = [of_kind.manifest for _, _, of_kind in kinds if of_kind.manifest]
+    return {
+        "edfi/endpoints": dg.MetadataValue.int(len({result.endpoint.path for result in results})),
+        **{f"edfi/{r.name.lower()}": dg.MetadataValue.int(by_result[r]) for r in Result if by_result[r]},
+        "edfi/rows": dg.MetadataValue.int(sum(manifest.rows for manifest in manifests)),
+        "edfi/rows_loaded": dg.MetadataValue.int(sum(of_kind.rows_loaded for _, _, of_kind in kinds)),
+        "edfi/requests": dg.MetadataValue.int(sum(manifest.requests for manifest in manifests)),
+        "edfi/retries": dg.MetadataValue.int(sum(manifest.retries for manifest in manifests)),
+        "edfi/bytes": dg.MetadataValue.int(sum(manifest.bytes for manifest in manifests)),
+        "edfi/summary": dg.MetadataValue.table(
+            [_summary_row(*one) for one in told[:_SUMMED_UP]], schema=_SUMMARY
+        ),
+    }
+
+
+_SUMMARY = dg.TableSchema(
+    [
+        dg.TableColumn("endpoint", "string"),
+        dg.TableColumn("kind", "string"),
+        dg.TableColumn("rows", "int", description="distinct ids that were pulled"),
+        dg.TableColumn("expected", "int", description="what the ODS counted for the same window"),
+        dg.TableColumn("loaded", "int", description="rows that the warehouse did not have yet"),
+        dg.TableColumn("seconds", "float"),
+        dg.TableColumn("result", "string"),
+    ]
+)
+
+
+def _summary_row(result: EndpointResult, kind: RecordKind, of_kind: KindResult) -> dg.TableRecord:
+    manifest = of_kind.manifest
+    return dg.TableRecord(
+        {
+            "endpoint": result.endpoint.path,
+            "kind": kind,
+            "rows": manifest.rows if manifest else 0,
+            "expected": manifest.expected_rows if manifest else 0,
+            "loaded": of_kind.rows_loaded,
+            "seconds": round(manifest.seconds, 3) if manifest else 0.0,
+            "result": str(of_kind.result),
+        }
+    )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from edfi_dagster.assets.bundle_specs import BundleAssets
 from edfi_dagster.assets.keys import AssetKeys
 from edfi_dagster.automation.cadence import Part
 from edfi_dagster.automation.change_sensor import Narrow, build_change_sensor
 from edfi_dagster.automation.counting import ChangeCounts, CountChanges
+from edfi_dagster.automation.file_drop import build_bundle_job, build_file_drop_sensor, is_watched
 from edfi_dagster.automation.inquiry import Ask, OdsSessions
 from edfi_dagster.automation.jobs import build_extract_job, parts_of, selections_of
 from edfi_dagster.automation.lateness import Lateness, build_late_sensor
@@ -41,9 +43,15 @@ class Automation:
     jobs: list[UnresolvedAssetJobDefinition]
     schedules: list[dg.ScheduleDefinition]
     sensors: list[dg.SensorDefinition]
+    lateness: Lateness
 
 
-def build_automation(platform: Platform, keys: AssetKeys, outside: Outside | None = None) -> Automation:
+def build_automation(
+    platform: Platform,
+    keys: AssetKeys,
+    outside: Outside | None = None,
+    bundles: Sequence[BundleAssets] = (),
+) -> Automation:
     """The automation of one platform, all of it off but for what the ``slack`` block asks for."""
     world = outside or Outside()
     ask = world.ask or OdsSessions(platform).newest
@@ -57,12 +65,20 @@ def build_automation(platform: Platform, keys: AssetKeys, outside: Outside | Non
     sensors = [
         build_change_sensor(platform, jobs[Part.EVERYTHING], ask=ask, narrow=narrow, clock=world.clock)
     ]
+    lateness = Lateness(platform, selections, ask)
     if platform.slack is not None:
         channel = world.channel or Channel(platform.slack)
         sensors += build_notifications(platform, channel, platform.slack.ui_url)
         if "late" in platform.slack.events:
-            lateness = Lateness(platform, selections, ask)
             sensors.append(
                 build_late_sensor(platform, lateness, channel, platform.slack.ui_url, clock=world.clock)
             )
-    return Automation(list(jobs.values()), build_schedules(platform, jobs, selections, count), sensors)
+    bundle_jobs = [build_bundle_job(bundles)] if bundles else []
+    if watched := [assets for assets in bundles if is_watched(assets)]:
+        sensors.append(build_file_drop_sensor(platform, watched, *bundle_jobs))
+    return Automation(
+        [*jobs.values(), *bundle_jobs],
+        build_schedules(platform, jobs, selections, count),
+        sensors,
+        lateness,
+    )

@@ -10,8 +10,10 @@ from typing import Any
 import click
 
 from edfi_dagster.cli.app import FAILED, comma_separated, platform_and_pair, platform_and_pairs, told
+from edfi_dagster.cli.bundle import bundle
 from edfi_dagster.cli.check import check
 from edfi_dagster.cli.discover import discover
+from edfi_dagster.cli.resync import resync
 from edfi_dagster.cli.status import status
 
 _tenant = click.option("--tenant", required=True, help="Tenant code, as in the configuration.")
@@ -23,7 +25,19 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON document 
 
 def register(group: click.Group) -> None:
     """Add every command to the root."""
-    for command in (check, demo, discover, materialize, pull, rebuild, sandbox, setup_warehouse, status):
+    for command in (
+        bundle,
+        check,
+        demo,
+        discover,
+        materialize,
+        pull,
+        rebuild,
+        resync,
+        sandbox,
+        setup_warehouse,
+        status,
+    ):
         group.add_command(command)
 
 
@@ -34,7 +48,8 @@ def register(group: click.Group) -> None:
 def demo(no_ui: bool, port: int) -> None:
     """Two tenants, two years, from a sandbox ODS into DuckDB, then compared record by record.
 
-    Full pulls, changes of every sort, deltas, a refresh; then the Dagster UI over what was done.
+    Full pulls, changes of every sort, deltas, a refresh, a file of results through a bundle; then the Dagster UI over
+    what was done.
 
     Example: edfi-dagster demo --no-ui
     """

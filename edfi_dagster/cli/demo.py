@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -9,8 +10,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,11 +20,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from edfi_dagster.cli.district import CHANGED_ENDPOINTS, REFRESHED_ENDPOINTS, District
+from edfi_dagster.cli.district import BUNDLE_ENDPOINTS, CHANGED_ENDPOINTS, REFRESHED_ENDPOINTS, District
 from edfi_dagster.config import ConfigError, Platform, TenantYear, embedded_platform, find_config
-from edfi_dagster.config.embedded import EMBEDDED_YEARS
+from edfi_dagster.config.embedded import EMBEDDED_BUNDLE, EMBEDDED_YEARS
 from edfi_dagster.lake.store import open_lake
-from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
+from edfi_dagster.ods.catalogue import Endpoint, endpoints_of, find_endpoints
 from edfi_dagster.sandbox.embedded import open_sandbox
 from edfi_dagster.warehouse.contract import Connection
 from edfi_dagster.warehouse.current import current_rows
@@ -76,8 +77,13 @@ def run_demo(*, port: int | None) -> int:
             district.commit_late()
         runs.run("delta: a transaction that committed late", CHANGED_ENDPOINTS, years=EMBEDDED_YEARS[:1])
         runs.run("full refresh of a subset", REFRESHED_ENDPOINTS, years=EMBEDDED_YEARS[1:], full_refresh=True)
+        assessed, *_ = districts
+        runs.run_bundle(f"bundle {EMBEDDED_BUNDLE}: Earthmover, Lightbeam", assessed)
+        runs.run("delta: what the bundle sent", BUNDLE_ENDPOINTS, pairs=[assessed])
+        arrived = _compare_file(progress, platform, assessed, tallies[assessed])
         _compare_all(progress, platform, endpoints, districts, tallies)
     _print(console, tallies, time.monotonic() - started)
+    console.print(arrived, highlight=False)
     if port is not None:
         _serve_ui(console, platform, port)
     return 0 if all(tally.verified for tally in tallies.values()) else 1
@@ -111,16 +117,24 @@ class _Runs:
         *,
         select: Sequence[str] = (),
         years: Sequence[int] = EMBEDDED_YEARS,
+        pairs: Sequence[TenantYear] = (),
         full_refresh: bool = False,
     ) -> None:
-        """One run per partition of ``years``, all of them done when this returns."""
-        pairs = [pair for pair in self._tallies if pair.year in years]
-        task = self._progress.add_task(what, total=len(pairs))
-        started = time.monotonic()
+        """One run per partition of ``years``, or for each of ``pairs``, all of them done when this returns."""
+        chosen = pairs or [pair for pair in self._tallies if pair.year in years]
         runs = {
             self._processes.submit(_materialize, self._folder, pair, endpoints, select, full_refresh): pair
-            for pair in pairs
+            for pair in chosen
         }
+        self._wait(what, runs)
+
+    def run_bundle(self, what: str, pair: TenantYear) -> None:
+        """The sample bundle, over its sample file, for one partition."""
+        self._wait(what, {self._processes.submit(_run_bundle, self._folder, pair): pair})
+
+    def _wait(self, what: str, runs: Mapping[Future[str], TenantYear]) -> None:
+        task = self._progress.add_task(what, total=len(runs))
+        started = time.monotonic()
         for done in as_completed(runs):
             tally = self._tallies[runs[done]]
             tally.seconds += time.monotonic() - started
@@ -143,12 +157,21 @@ def _materialize(
     return report.failure
 
 
+def _run_bundle(folder: Path, pair: TenantYear) -> str:
+    """In a process of its own: the Dagster run of the sample bundle; why it failed, or nothing."""
+    from edfi_dagster.assets.bundles import BundleRun
+    from edfi_dagster.cli.bundle_runs import run_bundle_assets
+
+    platform = embedded_platform(folder)
+    return run_bundle_assets(platform, pair, EMBEDDED_BUNDLE, BundleRun(), terse=False).failure
+
+
 def _pulled(platform: Platform, district: District) -> list[Endpoint]:
     """Every resource that holds records, and the descriptors that the demo changes.
 
     An event costs Dagster's SQLite some 15 ms: the other descriptors, more of the same, would double the demo's time.
     """
-    changed = {*CHANGED_ENDPOINTS, *REFRESHED_ENDPOINTS}
+    changed = {*CHANGED_ENDPOINTS, *REFRESHED_ENDPOINTS, *BUNDLE_ENDPOINTS}
     filled = district.filled()
     return [
         endpoint
@@ -203,6 +226,31 @@ def _compare(connection: Connection, district: District, endpoint: Endpoint, tal
     if missing or extra:
         counts = f"{sum(missing.values())} records missing or stale, {sum(extra.values())} too many"
         tally.differences.append(f"{district.pair} {endpoint.path}: {counts}")
+
+
+def _compare_file(progress: Progress, platform: Platform, pair: TenantYear, tally: _Tally) -> str:
+    """Every row of the bundle's file: the student's result must be in the warehouse, as the file has it. What was found."""
+    file = Path(str(platform.earthbeam.bundles[EMBEDDED_BUNDLE].inputs["INPUT_FILE"]))
+    with file.open(encoding="utf-8", newline="") as text:
+        wanted = {row["student_id"]: row["words_per_minute"] for row in csv.DictReader(text)}
+    (endpoint,) = find_endpoints(["studentAssessments"], endpoints_of(platform, pair))
+    warehouse = open_warehouse(
+        platform, open_lake(platform.lake, platform.extract.tmp_dir), progress.console.print
+    )
+    with warehouse.connected() as connection:
+        records = [json.loads(value) for _, value in current_rows(connection, pair, endpoint)]
+    found = {
+        record["studentReference"]["studentUniqueId"]: record["scoreResults"][0]["result"]
+        for record in records
+        if record["assessmentReference"]["assessmentIdentifier"] == "RIVERBEND-READING"
+    }
+    task = progress.add_task(f"compare warehouse and {file.name} row by row", total=len(wanted))
+    arrived = sum(found.get(student) == words for student, words in wanted.items())
+    progress.advance(task, arrived)
+    told = f"{pair} {EMBEDDED_BUNDLE}: {arrived} of {len(wanted)} results of {file.name} in the warehouse"
+    if found != wanted:
+        tally.differences.append(told)
+    return told
 
 
 def _canonical(text: str) -> str:

@@ -28,6 +28,13 @@ CHANGED_ENDPOINTS = (
     "gradeLevelDescriptors",
 )
 REFRESHED_ENDPOINTS = ("students", "schools", "sexDescriptors")
+BUNDLE_ENDPOINTS = (
+    "assessments",
+    "objectiveAssessments",
+    "studentAssessments",
+    "performanceLevelDescriptors",
+    "assessmentReportingMethodDescriptors",
+)
 
 _SERVER_FIELDS = ("id", "_etag", "_lastModifiedDate")
 

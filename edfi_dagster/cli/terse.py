@@ -20,7 +20,9 @@ def terse(init_context: dg.InitLoggerContext) -> logging.Logger:
 
 def _is_ours(record: logging.LogRecord) -> bool:
     meta: dict[str, Any] = getattr(record, "dagster_meta", {})
-    return not meta.get("dagster_event")
+    # Checks that a run did not get to are no fault of it.
+    unasked = "did not yield or return expected outputs" in str(meta.get("orig_message", ""))
+    return not meta.get("dagster_event") and not unasked
 
 
 class _Sentence(logging.Formatter):

@@ -13,7 +13,7 @@ from edfi_dagster.config.secrets import Secret
 from edfi_dagster.config.values import ConfigPath, Identifier, Model, Text, says_kind
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.$@+-]+")
-_RESERVED_PREFIXES = frozenset({"earthbeam", "ed_fi"})
+_RESERVED_PREFIXES = frozenset({"earthbeam", "ed_fi", "health"})
 STATEMENT_TIMEOUT = "STATEMENT_TIMEOUT_IN_SECONDS"
 # Our SQL relies on these, so each session sets them itself.
 _OWN_PARAMETERS = frozenset(

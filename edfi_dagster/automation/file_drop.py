@@ -1,0 +1,304 @@
+"""The file-drop sensor: one run for each new file in the folders of ``inputs: {VAR: {folder, pattern}}``.
+
+Per tenant, year, bundle and grain. Where the grains share a folder, a file whose name tells one of them (``PSAT_fall.csv``)
+is of that one, and any other file is run for each. The same content never twice, under whatever name, as the run key holds its hash and
+Dagster drops a key that any run ever had. A file that is still being written waits until it was the same at two ticks.
+The cursor is only what was seen: ``{"riverbend|-|grand_bend|2025|INPUT_FILE": {"fall.csv": [size, mtime_ns, sha256]}}``;
+without it, files are read again and nothing is run twice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._grpc.utils import default_sensor_grpc_timeout
+
+from edfi_dagster.assets.bundle_specs import BundleAssets
+from edfi_dagster.assets.bundles import BundleRun, run_config
+from edfi_dagster.assets.keys import partition_key
+from edfi_dagster.automation.run_history import TRIGGER_TAG, definition_tags
+from edfi_dagster.config import Platform, TenantYear
+from edfi_dagster.config.earthbeam import InputFolder
+from edfi_dagster.earthbeam import BundleError
+from edfi_dagster.earthbeam.filling import fill_path
+from edfi_dagster.earthbeam.workspace import file_digest
+
+BUNDLE_JOB = "run_bundles"
+FILE_DROP_SENSOR = "bundle_files"
+FILE_DROP = "file_drop"
+BUNDLE_TAG, GRAIN_TAG, FILE_TAG = "edfi/bundle", "edfi/grain", "edfi/file"
+INTERVAL_SECONDS = 60
+_MOST_REQUESTS = 50
+_MOST_REMEMBERED = 2000
+_TOLD = 10
+
+Seen = tuple[int, int, str]
+"""Size, time of change in nanoseconds, and SHA-256; the last is empty for a file that was not read yet."""
+Cursor = dict[str, dict[str, Seen]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder in which files for one variable of a bundle are dropped, for one tenant, year and grain."""
+
+    assets: BundleAssets
+    pair: TenantYear
+    grain: str | None
+    variable: str
+    folder: Path
+    pattern: str
+    sharing: tuple[str, ...] = ()
+    """The grains whose files lie in this folder, where they are more than this one."""
+
+    @property
+    def id(self) -> str:
+        return "|".join([self.assets.name, self.grain or "-", *map(str, self.pair), self.variable])
+
+    @property
+    def run(self) -> tuple[str, TenantYear, str | None]:
+        """What has this place, and perhaps others for its other variables."""
+        return self.assets.name, self.pair, self.grain
+
+    def takes(self, file: Path) -> bool:
+        if not fnmatch(file.name, self.pattern):
+            return False
+        named = [grain for grain in self.sharing if _names(file.stem, grain)]
+        return not named or self.grain == max(named, key=len)
+
+    def request(self, file: Path, digest: str) -> dg.RunRequest:
+        grain = {GRAIN_TAG: self.grain} if self.grain else {}
+        config = BundleRun(grain=self.grain, files={self.variable: str(file)})
+        return dg.RunRequest(
+            run_key=f"{self.id}|{digest[:32]}",
+            partition_key=partition_key(self.pair),
+            asset_selection=[spec.key for spec in self.assets.specs()],
+            run_config=run_config(self.assets, config),
+            tags={
+                **definition_tags(self.pair),
+                TRIGGER_TAG: FILE_DROP,
+                BUNDLE_TAG: self.assets.name,
+                FILE_TAG: file.name,
+                **grain,
+            },
+        )
+
+
+@dataclass
+class _Tick:
+    """What one tick finds."""
+
+    before: Cursor
+    until: float
+    clock: Callable[[], float]
+    after: Cursor = field(default_factory=dict)
+    requests: list[dg.RunRequest] = field(default_factory=list)
+    told: dict[str, list[str]] = field(default_factory=dict)
+    digests: dict[Path, tuple[int, int, str]] = field(default_factory=dict)
+
+    def tell(self, what: str, sentence: str) -> None:
+        sentences = self.told.setdefault(what, [])
+        if sentence not in sentences:
+            sentences.append(sentence)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.requests) >= _MOST_REQUESTS or self.clock() >= self.until
+
+    def sentences(self) -> list[str]:
+        found = []
+        for what, sentences in self.told.items():
+            found += [f"{what}: {sentence}" for sentence in sentences[:_TOLD]]
+            if len(sentences) > _TOLD:
+                found.append(f"{what}: {len(sentences) - _TOLD} more")
+        return found or ["no new files"]
+
+
+class FileDropSensor:
+    """Looks into the folders at each tick. ``clock`` are seconds that only grow; ``seconds`` is the time a tick has."""
+
+    def __init__(
+        self,
+        platform: Platform,
+        bundles: Sequence[BundleAssets],
+        *,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._platform = platform
+        self._bundles = bundles
+        self._seconds = seconds
+        self._clock = clock
+
+    def tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        """Ask for a run of each new file, and say what waits, what matches nothing, and what is missing."""
+        tick = _Tick(read_cursor(context.cursor), self._clock() + self._seconds, self._clock)
+        if sum(map(len, tick.before.values())) >= _MOST_REMEMBERED:
+            tick.tell(
+                "full", f"more than {_MOST_REMEMBERED} files lie in the folders; move away what is done"
+            )
+        listings: dict[Path, list[Path] | None] = {}
+        places = [place for assets in self._bundles for place in self._places(assets, tick)]
+        for place in places:
+            if place.folder not in listings:
+                listings[place.folder] = _files(place.folder)
+                if listings[place.folder] is None:
+                    tick.tell("missing", f"there is no folder {place.folder}")
+        for place in places:
+            others = [p for p in places if p.run == place.run and p.variable != place.variable]
+            lacking = [p.variable for p in others if not any(map(p.takes, listings[p.folder] or ()))]
+            self._look(place, [f for f in listings[place.folder] or () if place.takes(f)], lacking, tick)
+        _tell_unmatched(places, listings, tick)
+        sentences = tick.sentences()
+        for sentence in sentences:
+            context.log.info(sentence)
+        reason = None if tick.requests else dg.SkipReason("; ".join(sentences))
+        return dg.SensorResult(tick.requests, skip_reason=reason, cursor=write_cursor(tick.after))
+
+    def _places(self, assets: BundleAssets, tick: _Tick) -> Iterator[Place]:
+        settings = assets.settings
+        if assets.outline is None:
+            tick.tell("not watched", f"{assets.name} cannot be read: {assets.problem}")
+            return
+        for variable, place in settings.inputs.items():
+            if not isinstance(place, InputFolder):
+                continue
+            sharing = () if "{grain}" in place.folder else settings.grains
+            for pair in self._platform.bundle_pairs(assets.name):
+                for grain in settings.grains or (None,):
+                    values = {"tenant": pair.tenant, "year": str(pair.year), "grain": grain or ""}
+                    try:
+                        folder = self._platform.folder / fill_path(place.folder, values)
+                    except BundleError as error:
+                        tick.tell("not watched", f"{assets.name}: {error}")
+                        continue
+                    yield Place(assets, pair, grain, variable, folder, place.pattern, sharing)
+
+    def _look(self, place: Place, files: Iterable[Path], lacking: Sequence[str], tick: _Tick) -> None:
+        before = tick.before.get(place.id, {})
+        after = tick.after.setdefault(place.id, {})
+        for file in files:
+            try:
+                size, changed = _stat(file)
+                seen = before.get(file.name)
+                if seen is None or seen[:2] != (size, changed):
+                    after[file.name] = (size, changed, "")
+                    tick.tell("waiting", f"{file} is new, and run at the next tick if it stays as it is")
+                elif seen[2]:
+                    after[file.name] = seen
+                else:
+                    after[file.name] = self._new(place, file, seen, lacking, tick)
+            except OSError as error:
+                tick.tell("not read", f"{file}: {error.strerror or type(error).__name__}")
+
+    def _new(self, place: Place, file: Path, seen: Seen, lacking: Sequence[str], tick: _Tick) -> Seen:
+        """A file that was the same at two ticks: its run, unless it has to wait."""
+        if lacking:
+            tick.tell(
+                "waiting", f"{file} until there is a file for {', '.join(lacking)} of {place.assets.name}"
+            )
+            return seen
+        if tick.is_full:
+            tick.tell("waiting", f"{file} has its turn at the next tick")
+            return seen
+        digest = tick.digests.get(file)
+        if digest is None or digest[:2] != seen[:2]:
+            digest = tick.digests[file] = (*seen[:2], file_digest(file))
+        if _stat(file) != seen[:2]:
+            tick.tell("waiting", f"{file} is still being written")
+            return (*_stat(file), "")
+        request = place.request(file, digest[2])
+        if all(request.run_key != other.run_key for other in tick.requests):
+            tick.requests.append(request)
+        return digest
+
+
+def build_bundle_job(bundles: Iterable[BundleAssets]) -> UnresolvedAssetJobDefinition:
+    """The bundles of one tenant and year; a run selects the one it is of."""
+    return dg.define_asset_job(
+        BUNDLE_JOB,
+        selection=dg.AssetSelection.assets(*(spec.key for assets in bundles for spec in assets.specs())),
+        executor_def=dg.in_process_executor,
+        description="Run bundles for one tenant and year: files → Earthmover → Lightbeam, or the raw tables.",
+    )
+
+
+def build_file_drop_sensor(
+    platform: Platform,
+    bundles: Sequence[BundleAssets],
+    job: UnresolvedAssetJobDefinition,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> dg.SensorDefinition:
+    """The sensor, off until turned on. Reading files takes at most half of what Dagster gives a tick."""
+    sensor = FileDropSensor(platform, bundles, seconds=default_sensor_grpc_timeout() / 2, clock=clock)
+    return dg.SensorDefinition(
+        name=FILE_DROP_SENSOR,
+        evaluation_fn=sensor.tick,
+        job=job,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description="Looks into the folders where bundles' files are dropped and runs each new file once, when it is "
+        "complete. Files that match no pattern are told of and left alone.",
+    )
+
+
+def is_watched(assets: BundleAssets) -> bool:
+    """Whether any of a bundle's files are dropped in a folder."""
+    return any(isinstance(place, InputFolder) for place in assets.settings.inputs.values())
+
+
+def read_cursor(text: str | None) -> Cursor:
+    """What was seen at the last tick; a cursor that is not understood is an empty one."""
+    try:
+        document = json.loads(text or "{}")
+        return {
+            place: {name: (int(size), int(at), str(digest)) for name, (size, at, digest) in files.items()}
+            for place, files in document.items()
+        }
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def write_cursor(seen: Mapping[str, Mapping[str, Seen]]) -> str:
+    """Only files that are still there are in it, and of these the latest."""
+    entries = [(place, name, entry) for place, files in seen.items() for name, entry in files.items()]
+    entries.sort(key=lambda one: (bool(one[2][2]), -one[2][1]))
+    kept: dict[str, dict[str, Seen]] = {}
+    for place, name, entry in entries[:_MOST_REMEMBERED]:
+        kept.setdefault(place, {})[name] = entry
+    return json.dumps(kept, separators=(",", ":"))
+
+
+def _files(folder: Path) -> list[Path] | None:
+    """The files of a folder, latest first, without hidden ones; None where there is no such folder."""
+    try:
+        found = [file for file in folder.iterdir() if file.name[0] != "." and file.is_file()]
+        return sorted(found, key=lambda file: (-file.stat().st_mtime_ns, file.name))
+    except OSError:
+        return None
+
+
+def _names(text: str, grain: str) -> bool:
+    return re.search(rf"(?<![a-z0-9]){re.escape(grain)}(?![a-z0-9])", text, re.IGNORECASE) is not None
+
+
+def _stat(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _tell_unmatched(places: Sequence[Place], listings: Mapping[Path, list[Path] | None], tick: _Tick) -> None:
+    for folder, files in listings.items():
+        here = [place for place in places if place.folder == folder]
+        for file in files or ():
+            if not any(place.takes(file) for place in here):
+                patterns = ", ".join(sorted({place.pattern for place in here}))
+                tick.tell("unmatched", f"{file} matches none of {patterns}")

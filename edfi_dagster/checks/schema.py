@@ -1,0 +1,174 @@
+"""What the ODSs publish of their endpoints and fields, beside the catalogue that the assets were made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from edfi_dagster.config import ConfigError, EndpointSelection, Platform, TenantYear, normalise_endpoint
+from edfi_dagster.health.pairs import chosen_endpoints
+from edfi_dagster.health.probe import ProbedOds, probed
+from edfi_dagster.health.stores import existing_tables, is_made
+from edfi_dagster.lake.store import open_lake
+from edfi_dagster.ods.answers import Answer
+from edfi_dagster.ods.catalogue import DESCRIPTOR, RESOURCE, Endpoint, Kind, standard_endpoints
+from edfi_dagster.ods.errors import EdFiError, OdsNotReady, RequestRefused, UnusableBody
+from edfi_dagster.ods.openapi import DescribedEndpoint, described_endpoints
+from edfi_dagster.sandbox.embedded import base_urls
+from edfi_dagster.warehouse.ledger import standings
+from edfi_dagster.warehouse.opening import open_warehouse
+
+# Documents of ten megabytes, which are parsed one at a time anyhow.
+_READ_AT_ONCE = 4
+_DOCUMENT_SECONDS = 60.0
+# Ed-Fi 2 describes itself in another form; DMS, from 8, names its documents otherwise (api.md section 7).
+_FIRST_WITH_DOCUMENTS, _FIRST_DMS = (3, 0), (8, 0)
+
+Described = Mapping[str, DescribedEndpoint]
+"""Normalised name → endpoint, of both documents of an ODS."""
+
+
+class Change(StrEnum):
+    """What is not as the catalogue says.
+
+    NEW_ENDPOINT: neither of the data standard nor named in the configuration. GONE_ENDPOINT: was loaded before and is not
+    offered any more. Fields are the top-level ones of a record; ``_ext`` stands for those of extensions.
+    """
+
+    NEW_ENDPOINT = "endpoint appeared"
+    GONE_ENDPOINT = "endpoint vanished"
+    NEW_FIELDS = "fields appeared"
+    GONE_FIELDS = "fields vanished"
+
+
+@dataclass(frozen=True)
+class SchemaChange:
+    """One endpoint of one pair; ``fields`` where the change is about fields."""
+
+    pair: TenantYear
+    endpoint: str
+    change: Change
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SchemaReport:
+    """``unread`` says, for each pair whose ODS could not be asked, why."""
+
+    changes: Sequence[SchemaChange] = ()
+    unread: Mapping[TenantYear, str] = field(default_factory=dict)
+
+
+def schema_report(platform: Platform, pairs: Sequence[TenantYear]) -> SchemaReport:
+    """Read the OpenAPI documents of every pair's ODS. Raises WarehouseError, LakeError, ConfigError."""
+    loaded = _ever_loaded(platform)
+    endpoints = chosen_endpoints(platform, pairs, ())
+
+    def read(pair: TenantYear, base_url: str) -> Sequence[SchemaChange] | str:
+        try:
+            described = _described(platform, pair, base_url)
+        except (EdFiError, ConfigError) as error:
+            return str(error)
+        return list(compare(platform, pair, endpoints[pair], described, loaded.get(pair, frozenset())))
+
+    with base_urls(platform, pairs) as urls, ThreadPoolExecutor(_READ_AT_ONCE, "schema") as reading:
+        found = dict(zip(pairs, reading.map(lambda pair: read(pair, urls[pair]), pairs), strict=True))
+    return SchemaReport(
+        [change for changes in found.values() if not isinstance(changes, str) for change in changes],
+        {pair: reason for pair, reason in found.items() if isinstance(reason, str)},
+    )
+
+
+def compare(
+    platform: Platform,
+    pair: TenantYear,
+    endpoints: Iterable[Endpoint],
+    described: Described,
+    loaded: Collection[str],
+) -> Iterator[SchemaChange]:
+    """What changed of one pair, endpoints first. ``loaded`` are the names that were ever loaded of it.
+
+    An endpoint that is not offered and never was loaded is no change: its ODS does not have that part of the standard.
+    """
+    wanted = {normalise_endpoint(e.namespace, e.name): e for e in endpoints}
+    expected = wanted.keys() | _named(platform, pair)
+    for normal, offered in described.items():
+        if normal not in expected:
+            yield SchemaChange(pair, f"{offered.namespace}/{offered.name}", Change.NEW_ENDPOINT)
+    for normal, endpoint in wanted.items():
+        if normal not in described and endpoint.snake in loaded:
+            yield SchemaChange(pair, endpoint.path, Change.GONE_ENDPOINT)
+    for normal, endpoint in wanted.items():
+        if normal in described and endpoint.fields:
+            yield from _fields(pair, endpoint, described[normal].fields.keys())
+
+
+def _fields(pair: TenantYear, endpoint: Endpoint, offered: Collection[str]) -> Iterator[SchemaChange]:
+    appeared = tuple(sorted(set(offered) - endpoint.fields.keys()))
+    vanished = tuple(sorted(endpoint.fields.keys() - set(offered)))
+    if appeared:
+        yield SchemaChange(pair, endpoint.path, Change.NEW_FIELDS, appeared)
+    if vanished:
+        yield SchemaChange(pair, endpoint.path, Change.GONE_FIELDS, vanished)
+
+
+def _named(platform: Platform, pair: TenantYear) -> set[str]:
+    """What the data standard has and what the configuration names, switched on or off: nobody need be told of it."""
+    standard = standard_endpoints(platform.ods(pair).extract.data_standard)
+    selections: list[EndpointSelection] = [
+        platform.extract.selection("resources"),
+        platform.extract.selection("descriptors"),
+    ]
+    named = {normal for selection in selections for normal in selection.overrides}
+    return named | {normalise_endpoint(e.namespace, e.name) for e in standard}
+
+
+def _ever_loaded(platform: Platform) -> Mapping[TenantYear, Collection[str]]:
+    """pair → names of the endpoints that the warehouse's ledger knows."""
+    if not is_made(platform):
+        return {}
+    lake = open_lake(platform.lake, platform.extract.tmp_dir)
+    with (
+        closing(open_warehouse(platform, lake, lambda _: None, tag={"run": "schema"})) as warehouse,
+        warehouse.connected() as connection,
+    ):
+        if platform.tables.change_versions.lower() not in existing_tables(connection, platform):
+            return {}
+        return {pair: known.keys() for pair, known in standings(connection).items()}
+
+
+def _described(platform: Platform, pair: TenantYear, base_url: str) -> Described:
+    """Raises EdFiError; OdsNotReady where the ODS publishes no documents."""
+    with probed(platform, pair, base_url) as ods:
+        found: dict[str, DescribedEndpoint] = {}
+        for kind in (RESOURCE, DESCRIPTOR):
+            found |= _document(ods, kind)
+        return found
+
+
+def _document(ods: ProbedOds, kind: Kind) -> Described:
+    version = ods.discovery.version
+    if version < _FIRST_WITH_DOCUMENTS:
+        raise OdsNotReady("an Ed-Fi 2 ODS publishes no OpenAPI documents", pair=ods.pair)
+    file = f"{kind}s/swagger.json" if version < _FIRST_DMS else f"{kind}s-spec.json"
+    url = f"{ods.url('openApiMetadata')}/{file}"
+    ods.patience.begin(_DOCUMENT_SECONDS)
+    try:
+        return ods.get(url, {}, _read, endpoint=f"{kind}s document")
+    except RequestRefused as error:
+        raise OdsNotReady(
+            f"the ODS does not publish {url} (HTTP {error.status}); have its host switch OpenAPI metadata on",
+            pair=ods.pair,
+        ) from None
+
+
+def _read(answer: Answer) -> Described:
+    try:
+        found = described_endpoints(json.loads(answer.body))
+        return {normalise_endpoint(e.namespace, e.name): e for e in found}
+    except (ValueError, AttributeError, TypeError, KeyError):
+        raise UnusableBody("the body is no OpenAPI document") from None
