@@ -54,7 +54,8 @@ class Delivery:
         lightbeam = self._lightbeam(outputs, SentState(self.space.scratch / "checking", self._cache))
         lightbeam.state.folder.mkdir()
         lightbeam.state.take_cache()
-        self.validated = lightbeam.validate(self._resources)
+        with self.job.turn("lightbeam"):
+            self.validated = lightbeam.validate(self._resources)
         lightbeam.state.keep_cache()
         for endpoint in lightbeam.unread:
             self.job.warn(f"{endpoint} may not be read with this key, so its values were not checked")
@@ -70,7 +71,8 @@ class Delivery:
             )
         lightbeam = self._lightbeam(outputs, state)
         try:
-            self.sent = lightbeam.send(self._resources)
+            with self.job.turn("lightbeam"):
+                self.sent = lightbeam.send(self._resources)
         finally:
             self.newest = newest_of(self.session) if self.sent else self.newest
             state.keep_only(self.space.outputs, self._resources)
@@ -88,7 +90,8 @@ class Delivery:
         path = f"{self.archive.state}/sent_{self.target.short}.json.zst"
         state.load(self.job.lake, path, self.target.identity, self.target.newest)
         try:
-            self.deleted = self._lightbeam(outputs, state).delete(self._resources)
+            with self.job.turn("lightbeam"):
+                self.deleted = self._lightbeam(outputs, state).delete(self._resources)
         finally:
             state.save(self.job.lake, path, self.target.identity, self.newest)
         check_share("not deleted", self.deleted, self.job.settings.lightbeam.max_failed_share)
@@ -124,7 +127,7 @@ def check_share(what: str, outcomes: Sequence[ResourceOutcome], most: float) -> 
     problems = []
     for outcome in outcomes:
         if outcome.failed and outcome.failed_share > most:
-            told = [f"{r.status}: {r.message or 'without a message'}" for r in outcome.refusals[:3]]
+            told = [refusal.text for refusal in outcome.refusals[:3]]
             why = f" ({'; '.join(told)})" if told else ""
             problems.append(f"{outcome.failed} of {outcome.records} {outcome.resource} {what}{why}")
     if problems:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Literal
 
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.config.earthbeam import Bundle, InputFolder
 from edfi_dagster.earthbeam.bundle import bundle_parameters, crosswalk_parameters
 from edfi_dagster.earthbeam.errors import BundleError
 from edfi_dagster.earthbeam.filling import fill_path
+from edfi_dagster.earthbeam.turns import turn
 from edfi_dagster.lake.store import LakeStore
 from edfi_dagster.warehouse.contract import Warehouse
 
@@ -64,6 +67,12 @@ class BundleJob:
     def folder(self) -> Path:
         """Where documents of the ODS are remembered between runs."""
         return self.cache or self.platform.folder / ".dagster" / "earthbeam"
+
+    def turn(self, tool: Literal["earthmover", "lightbeam"]) -> AbstractContextManager[None]:
+        """Held while a tool runs: no more than its ``concurrency`` of them run on this machine at once."""
+        earthbeam = self.platform.earthbeam
+        settings = earthbeam.earthmover if tool == "earthmover" else earthbeam.lightbeam
+        return turn(self.folder / "turns", tool, settings.concurrency, tell=self.tell)
 
     def found_inputs(self, known: Mapping[str, str]) -> dict[str, Path]:
         """Variable → file, given or configured; ``known`` holds what a hook returned. Raises BundleError."""

@@ -31,6 +31,12 @@ class Refusal:
     count: int
     line: int | None = None
 
+    @property
+    def text(self) -> str:
+        """``409: The referenced `Student` resource does not exist.``"""
+        message = self.message or "without a message"
+        return message if message.startswith(f"{self.status}:") else f"{self.status}: {message}"
+
 
 @dataclass(frozen=True)
 class ResourceOutcome:

@@ -139,7 +139,8 @@ class Transformation:
             options = options.model_copy(update={"force": True})
         tool = self.job.platform.earthbeam.earthmover
         earthmover = Earthmover(tool, options, self.space, results_file=self.results_file)
-        run = earthmover.run(outline, self.composed(parameters), parameters, self.inputs)
+        with self.job.turn("earthmover"):
+            run = earthmover.run(outline, self.composed(parameters), parameters, self.inputs)
         for output in run.outputs:
             if output.resource:
                 drop_blank_lines(self.space.outputs / output.file)

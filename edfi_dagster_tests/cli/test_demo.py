@@ -24,3 +24,4 @@ def test_demo_ends_with_every_partition_verified(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" yes ") == 4
+    assert "riverbend_reading: 20 of 20 results of sandbox.csv in the warehouse" in done.stdout

@@ -82,6 +82,7 @@ def rows(config: Path, table: str) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.both_storages
 def test_tenants_loaded_at_once_into_the_same_tables_lose_nothing(
     storage: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -134,6 +134,7 @@ def compiled_by_earthmover(project: Path, home: Path, parameters: Mapping[str, s
     return found
 
 
+@pytest.mark.slow
 def test_fifty_bundles_are_outlined_cold_in_less_than_ten_seconds(tmp_path: Path) -> None:
     columns = "".join(f"      - column_{n}\n" for n in range(150))
     loops = "".join(

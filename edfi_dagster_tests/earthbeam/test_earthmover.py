@@ -108,6 +108,7 @@ def test_parameters_count_whatever_the_environment_says_and_rows_are_counted_fro
     ]
 
 
+@pytest.mark.slow
 def test_edited_transformations_and_deleted_outputs_are_made_again_where_earthmover_says_nothing_changed(
     project: Project, tmp_path: Path
 ) -> None:

@@ -39,6 +39,7 @@ def bare(sending: Sending, *more: str) -> int:
     return run.returncode
 
 
+@pytest.mark.slow
 def test_refused_records_are_failures_also_in_a_later_run_that_skips_them(bundles: MakeBundleBench) -> None:
     bench = bundles()
     with sending(bench, resend_status_codes=()) as lightbeam:
@@ -256,6 +257,7 @@ def test_lightbeam_asking_for_ever_for_what_it_may_not_read_is_ended(bundles: Ma
             lightbeam.run("delete")
 
 
+@pytest.mark.slow
 def test_deleted_records_are_gone_and_can_be_sent_again(bundles: MakeBundleBench) -> None:
     with sending(bundles()) as lightbeam:
         lightbeam.write(*map(result, KNOWN))
@@ -273,6 +275,7 @@ def test_deleted_records_are_gone_and_can_be_sent_again(bundles: MakeBundleBench
         assert len(lightbeam.scores()) == 3
 
 
+@pytest.mark.slow
 def test_a_record_that_may_not_be_deleted_is_a_failure(bundles: MakeBundleBench) -> None:
     bench = bundles()
     with sending(bench) as lightbeam:
@@ -286,6 +289,7 @@ def test_a_record_that_may_not_be_deleted_is_a_failure(bundles: MakeBundleBench)
 
 
 @pytest.mark.ods("6.1", mode="year_specific")
+@pytest.mark.slow
 def test_mode_and_year_come_from_the_ods(bundles: MakeBundleBench) -> None:
     with sending(bundles()) as lightbeam:
         lightbeam.write(*map(result, KNOWN))

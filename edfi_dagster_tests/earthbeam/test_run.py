@@ -83,6 +83,7 @@ def parameters(bench: BundleBench) -> list[dict[str, str]]:
 # -- nothing to do ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_again_is_nothing_to_do_until_something_of_it_is_another(prepare: Prepare) -> None:
     bench = prepare()
     first = bench.run()
@@ -127,6 +128,7 @@ def test_an_ods_that_was_restored_is_sent_to_again_though_nothing_else_changed(p
     assert any("it was restored" in told for told in bench.told)
 
 
+@pytest.mark.slow
 def test_a_file_is_sent_again_after_another_one_changed_its_students(prepare: Prepare) -> None:
     bench = prepare()
     other = bench.folder / "other.csv"
@@ -391,6 +393,7 @@ def test_of_a_folder_the_only_file_of_its_pattern_is_taken(prepare: Prepare) -> 
 
 
 @pytest.mark.parametrize(("command", "rows"), [("validate", 0), ("delete", 0)])
+@pytest.mark.slow
 def test_the_command_decides_what_is_done_with_the_records(prepare: Prepare, command: str, rows: int) -> None:
     if command == "delete":
         assert prepare(lightbeam={"command": "send"}).run().failure is None

@@ -92,6 +92,7 @@ def test_the_roster_is_made_of_current_rows_as_the_wrapper_wants_it(
     }
 
 
+@pytest.mark.slow
 def test_students_are_found_by_another_id_and_the_others_kept_apart(bundles: MakeBundleBench) -> None:
     bench = bundles(**BROOK)
     bench.materialize([ROSTER])
