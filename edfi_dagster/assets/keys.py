@@ -1,4 +1,4 @@
-"""Asset keys and the (tenant, year) partition. Keys are spelled here and nowhere else."""
+"""Asset keys of endpoints and tables, and the (tenant, year) partition; bundles spell theirs in ``bundle_specs``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Days of two tenants on real ODSs over HTTP: schedules and sensors tick by tick, one ODS goes down and comes back."""
+"""Days of two tenants on real ODSs over HTTP, tick by tick: one ODS goes down and comes back, one forbids an endpoint."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def days(
         "lake": {"kind": "local", "root": "lake"},
         "warehouse": {"kind": "duckdb", "path": "warehouse.duckdb"},
         "slack": {"token": {"env": "SLACK_TOKEN"}, "channel": "#edfi"},
-        "extract": {"resources": {"students": {}}, "descriptors": "none"},
+        "extract": {"resources": {"students": {}, "sessions": {}}, "descriptors": "none"},
         "tenants": {
             district.pair.tenant: {
                 "years": {
@@ -170,3 +170,46 @@ def test_an_ods_goes_down_and_comes_back(days: Days, districts: list[District], 
     assert days.watch() == ([], "2 of 2 ODSs answered")
     assert daemon.sensor(LATE_SENSOR).skipped == "nothing is late"
     assert len(slack.messages) == 2
+
+
+def test_an_endpoint_that_is_forbidden_fails_its_own_tenant_and_loses_nothing(
+    days: Days, districts: list[District], slack: SlackStandIn
+) -> None:
+    grand_bend, lakeview = districts
+    daemon, clock = days.daemon, days.daemon.clock
+    daemon.sensor(FAILURE_SENSOR)
+    clock.pass_(hours=2)
+    (request,) = daemon.schedule("grand_bend_2025").requests
+    assert request.tags["edfi/tenant"] == "grand_bend"
+    assert request.tags["edfi/year"] == "2025"
+    assert request.tags["edfi/trigger"] == "schedule"
+    assert daemon.execute(request).success
+    assert days.night(LAKEVIEW)
+
+    ods = grand_bend.server.store()
+    ods.deny("sessions")
+    grand_bend.enrol(1)
+    lakeview.enrol(1)
+    clock.pass_(days=1)
+    assert not days.night(GRAND_BEND)
+    assert days.night(LAKEVIEW)
+    # What may be read is loaded, and nothing of what may not is taken away.
+    assert days.loaded() == {"grand_bend": grand_bend.students, "lakeview": lakeview.students}
+    daemon.sensor(FAILURE_SENSOR)
+    ((_, message),) = slack.messages
+    assert message.startswith(":x: *grand_bend/2025*: extract_and_load failed")
+    assert "`ed-fi/sessions`: HTTP 403" in message
+    assert "lakeview" not in message
+
+    clock.pass_(hours=30)
+    checked = daemon.repository.get_job("check_lateness").execute_in_process(instance=daemon.instance)
+    (found,) = checked.get_asset_check_evaluations()
+    assert not found.passed
+    late = found.metadata["edfi/who"]
+    assert isinstance(late, dg.TableMetadataValue)
+    assert [record.data["tenant"] for record in late.records] == ["grand_bend"]
+
+    ods.allow("sessions")
+    assert daemon.execute(request).success
+    daemon.sensor(FAILURE_SENSOR)
+    assert len(slack.messages) == 1
