@@ -214,6 +214,7 @@ def test_a_run_materializes_and_checks_what_was_made_and_sent_and_the_same_again
     )
 
 
+@pytest.mark.slow
 def test_a_student_the_ods_does_not_know_fails_the_check_and_the_run_and_nobody_reads_who_it_is(
     bundles: MakeBundleBench,  # noqa: F811
     instance: dg.DagsterInstance,
@@ -258,6 +259,7 @@ def test_a_sideload_reports_the_raw_tables_for_its_partition_and_only_the_select
     assert not any(request.path.endswith("studentAssessments") for request in bench.server.requests)
 
 
+@pytest.mark.slow
 def test_too_few_students_recognised_fails_the_blocking_check_and_nothing_goes_further(
     bundles: MakeBundleBench,  # noqa: F811
     instance: dg.DagsterInstance,
@@ -291,6 +293,7 @@ def test_too_few_students_recognised_fails_the_blocking_check_and_nothing_goes_f
 # -- grains ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_grains_of_one_bundle_never_overwrite_each_other(
     bundles: MakeBundleBench,  # noqa: F811
     instance: dg.DagsterInstance,

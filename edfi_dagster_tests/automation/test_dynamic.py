@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import dagster as dg
+import pytest
 
 from edfi_dagster.automation.change_sensor import CHANGE_SENSOR
 from edfi_dagster.definitions import build
@@ -69,6 +70,7 @@ def test_a_schedule_launches_only_what_counts_any_change_of_either_layer(
     assert daemon.schedule(SCHEDULE).requests == []
 
 
+@pytest.mark.slow
 def test_the_change_sensor_launches_only_what_counts_any_change(
     make_bench: MakeBench, instance: dg.DagsterInstance
 ) -> None:
@@ -88,6 +90,7 @@ def test_the_change_sensor_launches_only_what_counts_any_change(
     assert "counts no change" not in daemon.sensor(CHANGE_SENSOR).skipped
 
 
+@pytest.mark.slow
 def test_an_ods_that_cannot_be_counted_is_run_whole_so_that_the_run_says_why(
     make_bench: MakeBench, instance: dg.DagsterInstance
 ) -> None:

@@ -52,6 +52,7 @@ def test_a_run_prints_what_was_made_and_sent_and_the_next_says_that_there_is_not
     assert [run.tags["edfi/bundle"] for run in runs] == ["riverbend", "riverbend"]
 
 
+@pytest.mark.slow
 def test_refused_records_are_exit_code_1_with_the_check_and_the_cause(
     bundles: MakeBundleBench,  # noqa: F811
 ) -> None:

@@ -82,6 +82,7 @@ def test_json_is_one_document_and_equal_counts_end_with_0(bench: Bench) -> None:
     }
 
 
+@pytest.mark.slow
 def test_what_cannot_be_repaired_is_told_and_ends_with_1(bench: Bench) -> None:
     lose(bench, "students", 2)
     # Counted, but every page of it fails.

@@ -109,6 +109,7 @@ def test_a_token_that_ends_while_records_are_sent_loses_none(bundles: MakeBundle
         assert len(lightbeam.scores()) == 8
 
 
+@pytest.mark.slow
 def test_lightbeam_takes_no_token_of_its_own(bundles: MakeBundleBench) -> None:
     bench = bundles()
     with sending(bench) as lightbeam:
@@ -118,6 +119,7 @@ def test_lightbeam_takes_no_token_of_its_own(bundles: MakeBundleBench) -> None:
     assert sum("oauth/token" in request.path for request in bench.server.requests) <= 1
 
 
+@pytest.mark.slow
 def test_a_token_that_is_never_accepted_ends_the_run(
     bundles: MakeBundleBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

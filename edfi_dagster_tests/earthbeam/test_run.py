@@ -103,6 +103,7 @@ def test_the_same_again_is_nothing_to_do_until_something_of_it_is_another(prepar
     assert sent(edited) == {"assessments": (0, 1, 0), "studentAssessments": (0, 2, 0)}
 
 
+@pytest.mark.slow
 def test_force_reaches_both_tools(prepare: Prepare) -> None:
     bench = prepare()
     bench.run()

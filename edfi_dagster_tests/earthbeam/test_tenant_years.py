@@ -298,6 +298,7 @@ def test_what_a_killed_run_left_is_cleared_when_it_is_old(tmp_path: Path) -> Non
     assert (old.exists(), new.exists()) == (False, True)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     script = (
         "import resource, sys\n"

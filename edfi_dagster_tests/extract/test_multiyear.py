@@ -80,8 +80,8 @@ class Years:
     def current(self, year: int, name: str) -> dict[str, Any]:
         pair = TenantYear(PAIR.tenant, year)
         with self.bench.warehouse.connected() as connection:
-            rows = current_rows(connection, pair, self.bench.endpoint(name))
-        return {record["id"]: record for record in (json.loads(value) for _, value in rows)}
+            rows = [json.loads(v) for _, v in current_rows(connection, pair, self.bench.endpoint(name))]
+        return {record["id"]: record for record in rows}
 
     def raw_ids(self, year: int, table: str) -> set[str]:
         rows = self.bench.query(f'SELECT v FROM edfi3."{table}" WHERE api_year = ?', [year])

@@ -312,7 +312,7 @@ def live_and_settle(make_bench: MakeBench, seed: int, nights: int) -> None:
 
 
 @pytest.mark.both_storages
-@pytest.mark.parametrize("seed", [1, 3])
+@pytest.mark.parametrize("seed", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_warehouse_equals_the_ods_after_random_nights(make_bench: MakeBench, version: str, seed: int) -> None:
     live_and_settle(make_bench, seed, nights=2)

@@ -12,19 +12,20 @@ from edfi_dagster_tests.bench import Bench, changed
 MakeBench = Callable[..., Bench]
 
 
-def ods(version: str, mode: str | None = None, **year: Any) -> Any:
+def ods(version: str, mode: str | None = None, *, slow: bool = False, **year: Any) -> Any:
     name = "-".join(filter(None, (version, mode)))
-    return pytest.param(year, marks=pytest.mark.ods(version, mode=mode), id=name)
+    marks = [pytest.mark.ods(version, mode=mode), *([pytest.mark.slow] if slow else [])]
+    return pytest.param(year, marks=marks, id=name)
 
 
 VERSIONED = [
-    ods("5.3"),
+    ods("5.3", slow=True),
     ods("5.3", "instance_year_specific", instance_code="grand_bend"),
-    ods("6.1"),
+    ods("6.1", slow=True),
     ods("6.1", "year_specific"),
-    ods("6.1", "district_specific"),
-    ods("7.0"),
-    ods("7.1"),
+    ods("6.1", "district_specific", slow=True),
+    ods("7.0", slow=True),
+    ods("7.1", slow=True),
     ods("7.2"),
     ods("7.3"),
 ]

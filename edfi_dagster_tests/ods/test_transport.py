@@ -248,7 +248,12 @@ def test_http_debugging_prints_no_token(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 9)
-    caplog.set_level("DEBUG")
+    for logger in (
+        "",
+        "urllib3",
+        "urllib3.connectionpool",
+    ):  # libraries that other tests load make it quieter
+        caplog.set_level("DEBUG", logger=logger)
     with StandIn(lambda asked: None) as ods, session_at(ods.url) as session:
         assert session.newest_change_version() == 42
         assert ods.matching("availableChangeVersions")[0].headers["authorization"] == "Bearer f00dfeed"
