@@ -325,6 +325,10 @@ class Bench:
         return self.store.post(endpoint, changed(record, **fields))
 
 
+MakeBench = Callable[..., Bench]
+"""The fixture ``make_bench``: ``make_bench(*endpoints, descriptors=(), year={}, **extract options)``."""
+
+
 def student(number: int, **fields: Any) -> dict[str, Any]:
     """A student nobody refers to."""
     return {

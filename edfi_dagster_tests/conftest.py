@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.session
+import dagster as dg
 import pytest
 from botocore.loaders import create_loader
 
@@ -77,6 +78,25 @@ def make_bench(sandbox: SandboxServer, tmp_path: Path, storage: dict[str, Any]) 
         )
 
     return make
+
+
+# -- Dagster --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared_instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    """One for the module: making its tables takes longer than most tests."""
+    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("instance"))) as instance:
+        yield instance
+
+
+@pytest.fixture
+def instance(shared_instance: dg.DagsterInstance) -> dg.DagsterInstance:
+    """An instance of Dagster without a run or tick."""
+    shared_instance.wipe()
+    assert shared_instance.schedule_storage
+    shared_instance.schedule_storage.wipe()
+    return shared_instance
 
 
 # -- lake and warehouse ---------------------------------------------------------------------------------------

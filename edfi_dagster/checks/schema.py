@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -10,26 +9,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from edfi_dagster.config import ConfigError, EndpointSelection, Platform, TenantYear, normalise_endpoint
+from edfi_dagster.health.documents import Described, described
 from edfi_dagster.health.pairs import chosen_endpoints
-from edfi_dagster.health.probe import ProbedOds, probed
+from edfi_dagster.health.probe import probed
 from edfi_dagster.health.stores import existing_tables, is_made
 from edfi_dagster.lake.store import open_lake
-from edfi_dagster.ods.answers import Answer
-from edfi_dagster.ods.catalogue import DESCRIPTOR, RESOURCE, Endpoint, Kind, standard_endpoints
-from edfi_dagster.ods.errors import EdFiError, OdsNotReady, RequestRefused, UnusableBody
-from edfi_dagster.ods.openapi import DescribedEndpoint, described_endpoints
+from edfi_dagster.ods.catalogue import DESCRIPTOR, RESOURCE, Endpoint, standard_endpoints
+from edfi_dagster.ods.errors import EdFiError
+from edfi_dagster.ods.openapi import DescribedEndpoint
 from edfi_dagster.sandbox.embedded import base_urls
 from edfi_dagster.warehouse.ledger import standings
 from edfi_dagster.warehouse.opening import open_warehouse
 
 # Documents of ten megabytes, which are parsed one at a time anyhow.
 _READ_AT_ONCE = 4
-_DOCUMENT_SECONDS = 60.0
-# Ed-Fi 2 describes itself in another form; DMS, from 8, names its documents otherwise (api.md section 7).
-_FIRST_WITH_DOCUMENTS, _FIRST_DMS = (3, 0), (8, 0)
-
-Described = Mapping[str, DescribedEndpoint]
-"""Normalised name → endpoint, of both documents of an ODS."""
 
 
 class Change(StrEnum):
@@ -146,29 +139,5 @@ def _described(platform: Platform, pair: TenantYear, base_url: str) -> Described
     with probed(platform, pair, base_url) as ods:
         found: dict[str, DescribedEndpoint] = {}
         for kind in (RESOURCE, DESCRIPTOR):
-            found |= _document(ods, kind)
+            found |= described(ods, kind)
         return found
-
-
-def _document(ods: ProbedOds, kind: Kind) -> Described:
-    version = ods.discovery.version
-    if version < _FIRST_WITH_DOCUMENTS:
-        raise OdsNotReady("an Ed-Fi 2 ODS publishes no OpenAPI documents", pair=ods.pair)
-    file = f"{kind}s/swagger.json" if version < _FIRST_DMS else f"{kind}s-spec.json"
-    url = f"{ods.url('openApiMetadata')}/{file}"
-    ods.patience.begin(_DOCUMENT_SECONDS)
-    try:
-        return ods.get(url, {}, _read, endpoint=f"{kind}s document")
-    except RequestRefused as error:
-        raise OdsNotReady(
-            f"the ODS does not publish {url} (HTTP {error.status}); have its host switch OpenAPI metadata on",
-            pair=ods.pair,
-        ) from None
-
-
-def _read(answer: Answer) -> Described:
-    try:
-        found = described_endpoints(json.loads(answer.body))
-        return {normalise_endpoint(e.namespace, e.name): e for e in found}
-    except (ValueError, AttributeError, TypeError, KeyError):
-        raise UnusableBody("the body is no OpenAPI document") from None

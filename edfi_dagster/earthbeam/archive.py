@@ -8,24 +8,19 @@ _earthbeam/<tenant>/<year>/<bundle>[__<grain>]/      what was done last, and wha
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from gzip import GzipFile
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import msgspec
-import zstandard
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.earthbeam.errors import EarthbeamError
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import PulledFile
 from edfi_dagster.lake.store import LakeStore
+from edfi_dagster.lake.written import Written
 
 _SUFFIXES = {"zstd": ".zst", "gzip": ".gz"}
 _CHUNK = 1 << 20
@@ -67,7 +62,7 @@ class Archive:
         path = f"{folder}/{file.name}{_SUFFIXES[self.compression]}"
         with (
             self.lake.writing(path) as stream,
-            compressing(stream, self.compression) as out,
+            Written().compressing(stream, self.compression) as out,
             file.open("rb") as source,
         ):
             shutil.copyfileobj(source, out, _CHUNK)
@@ -79,20 +74,19 @@ class Archive:
 
     def keep_records(self, file: Path, path: str) -> PulledFile:
         """Store records one a line, without blanks around them. Raises EarthbeamError for a line that is no JSON."""
-        rows, written = 0, _Written()
+        written = Written()
         with (
             file.open("rb") as lines,
             self.lake.writing(path) as stream,
-            written.into(stream),
-            compressing(written, self.compression) as out,
+            written.compressing(stream, self.compression) as out,
         ):
             for number, line in enumerate(lines, 1):
                 record = line.strip()
                 if record:
                     _check_record(record, file, number)
                     out.write(record + b"\n")
-                    rows += 1
-        return PulledFile(path, rows, written.size, written.digest)
+                    written.rows += 1
+        return PulledFile(path, written.rows, written.size, written.digest)
 
     def last_done(self) -> Done | None:
         """None where there is none, or where one of its files is gone."""
@@ -111,44 +105,6 @@ class Archive:
 
     def forget_done(self) -> None:
         self.lake.delete(f"{self.state}/done.json")
-
-
-class _Written:
-    """Counts and hashes the bytes on their way to the store."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._sha256 = hashlib.sha256()
-        self._stream: BinaryIO | None = None
-
-    @property
-    def digest(self) -> str:
-        return self._sha256.hexdigest()
-
-    @contextmanager
-    def into(self, stream: BinaryIO) -> Iterator[None]:
-        self._stream = stream
-        yield
-
-    def write(self, data: bytes) -> int:
-        assert self._stream is not None
-        self._sha256.update(data)
-        self.size += len(data)
-        return self._stream.write(data)
-
-    def flush(self) -> None:
-        """The store flushes when the file is closed."""
-
-
-@contextmanager
-def compressing(stream: BinaryIO | _Written, compression: str) -> Iterator[BinaryIO]:
-    target = cast(BinaryIO, stream)
-    if compression == "gzip":
-        with GzipFile(fileobj=target, mode="wb", compresslevel=1, mtime=0) as out:
-            yield cast(BinaryIO, out)
-    else:
-        with zstandard.ZstdCompressor(level=1).stream_writer(target, closefd=False) as out:
-            yield cast(BinaryIO, out)
 
 
 def _check_record(record: bytes, file: Path, number: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,14 +10,12 @@ from functools import partial
 from typing import Any
 
 from edfi_dagster.config import EndpointSelection, Platform, TenantYear, normalise_endpoint
+from edfi_dagster.health.documents import Described, described
 from edfi_dagster.health.probe import ProbedOds, TokenInfo, probed
 from edfi_dagster.ods.answers import Answer
 from edfi_dagster.ods.catalogue import DESCRIPTOR, RESOURCE, Kind, endpoints_of, standard_endpoints
-from edfi_dagster.ods.errors import EdFiError, NotPermitted, OdsNotReady, RequestRefused, UnusableBody
-from edfi_dagster.ods.openapi import described_endpoints
+from edfi_dagster.ods.errors import EdFiError, NotPermitted, RequestRefused, UnusableBody
 
-# Ed-Fi 2 describes itself in another form; DMS, from 8, names its documents otherwise (api.md section 7).
-_FIRST_WITH_DOCUMENTS, _FIRST_DMS = (3, 0), (8, 0)
 _READ = "Read"
 _ALL_QUESTIONS_SECONDS = 60.0
 
@@ -65,7 +62,7 @@ def discover_offers(
     offered, for a minute at most. Raises EdFiError; OdsNotReady where the ODS publishes no documents.
     """
     with probed(platform, pair, base_url) as ods:
-        offered = {kind: _offered(ods, kind) for kind in (RESOURCE, DESCRIPTOR)}
+        offered = {kind: described(ods, kind) for kind in (RESOURCE, DESCRIPTOR)}
         offers = list(_compare(platform, pair, offered))
         ods.patience.begin()
         info = ods.token_info()
@@ -75,45 +72,14 @@ def discover_offers(
         return _by_asking(ods, offers)
 
 
-def _offered(ods: ProbedOds, kind: Kind) -> Mapping[str, tuple[str, str]]:
-    """Normalised name → (namespace, name) of each endpoint in one of the ODS's documents."""
-    version = ods.discovery.version
-    if version < _FIRST_WITH_DOCUMENTS:
-        raise OdsNotReady(
-            "an Ed-Fi 2 ODS publishes no OpenAPI documents; list its endpoints under extract.resources",
-            pair=ods.pair,
-        )
-    file = f"{kind}s/swagger.json" if version < _FIRST_DMS else f"{kind}s-spec.json"
-    url = f"{ods.url('openApiMetadata')}/{file}"
-    # Megabytes, which an ODS that has just started first has to write.
-    ods.patience.begin(_ALL_QUESTIONS_SECONDS)
-    try:
-        return ods.get(url, {}, _read_document, endpoint=f"{kind}s document")
-    except RequestRefused as error:
-        raise OdsNotReady(
-            f"the ODS does not publish {url} (HTTP {error.status}); have its host switch OpenAPI metadata on",
-            pair=ods.pair,
-        ) from None
-
-
-def _read_document(answer: Answer) -> Mapping[str, tuple[str, str]]:
-    try:
-        found = described_endpoints(json.loads(answer.body))
-        return {normalise_endpoint(e.namespace, e.name): (e.namespace, e.name) for e in found}
-    except (ValueError, AttributeError, TypeError, KeyError):
-        raise UnusableBody("the body is no OpenAPI document") from None
-
-
-def _compare(
-    platform: Platform, pair: TenantYear, offered: Mapping[Kind, Mapping[str, tuple[str, str]]]
-) -> Iterator[Offer]:
+def _compare(platform: Platform, pair: TenantYear, offered: Mapping[Kind, Described]) -> Iterator[Offer]:
     declared = {normalise_endpoint(e.namespace, e.name): e for e in endpoints_of(platform, pair)}
     standard = standard_endpoints(platform.ods(pair).extract.data_standard)
     known = {normalise_endpoint(e.namespace, e.name) for e in standard}
     for kind, endpoints in offered.items():
-        for normal, (namespace, name) in endpoints.items():
+        for normal, found in endpoints.items():
             standing = Standing.DECLARED if normal in declared else Standing.NEW
-            yield Offer(namespace, name, kind, standing, normal in known)
+            yield Offer(found.namespace, found.name, kind, standing, normal in known)
         for normal, endpoint in declared.items():
             if endpoint.kind == kind and normal not in endpoints:
                 yield Offer(endpoint.namespace, endpoint.name, kind, Standing.MISSING, normal in known)

@@ -8,26 +8,23 @@ Without change versions nothing tells what changed meanwhile: there the counts b
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from gzip import GzipFile
 from pathlib import Path
-from typing import BinaryIO, Protocol, cast
 
 import msgspec
-import zstandard
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.ids import DistinctIds
 from edfi_dagster.lake.manifest import Manifest, PulledFile, write_manifest
 from edfi_dagster.lake.store import LakeStore
+from edfi_dagster.lake.written import Written
 from edfi_dagster.ods.changes import EVERYTHING, ChangeWindow, closing_window, whole_window
 from edfi_dagster.ods.errors import IncompletePull, NotOffered, NotPermitted
 from edfi_dagster.ods.pagers import change_walk, record_walks
@@ -288,7 +285,7 @@ class Pull:
             return
         name = self.collection.endpoint.snake
         path = paths.part_path(self._folder, name, part, self._run.compression)
-        written = _Written()
+        written = Written()
         with (
             self._run.lake.writing(path) as stream,
             written.compressing(stream, self._run.compression) as out,
@@ -331,40 +328,3 @@ def _noting(pages: Iterable[Page], totals: list[int | None]) -> Iterator[Page]:
 
 
 _new_key = msgspec.json.Decoder(NewKey).decode
-
-
-class _Output(Protocol):
-    def write(self, data: bytes, /) -> int: ...
-
-
-class _Written:
-    """Counts and hashes the bytes on their way to the store."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.size = 0
-        self._sha256 = hashlib.sha256()
-        self._stream: BinaryIO | None = None
-
-    @property
-    def digest(self) -> str:
-        return self._sha256.hexdigest()
-
-    def write(self, data: bytes) -> int:
-        assert self._stream is not None
-        self._sha256.update(data)
-        self.size += len(data)
-        return self._stream.write(data)
-
-    def flush(self) -> None:
-        """The store flushes when the part is closed."""
-
-    @contextmanager
-    def compressing(self, stream: BinaryIO, compression: str) -> Iterator[_Output]:
-        self._stream = stream
-        if compression == "gzip":
-            with GzipFile(fileobj=self, mode="wb", compresslevel=1, mtime=0) as out:
-                yield out
-        else:
-            with zstandard.ZstdCompressor(level=1).stream_writer(cast(BinaryIO, self), closefd=False) as out:
-                yield out

@@ -78,16 +78,23 @@ class PublishedEndpoints:
             return self._documents[kind]
 
     def _read(self, kind: Kind) -> _Document:
-        version = self._session.discovery.version
-        if version < _FIRST_WITH_DOCUMENTS:
+        url = document_url(self._session, kind)
+        if url is None:
             return _NONE
-        file = f"{kind}s/swagger.json" if version < _FIRST_DMS else f"{kind}s-spec.json"
-        url = f"{self._session.url('openApiMetadata')}/{file}"
         try:
             return self._session.get(url, {}, _described, endpoint=f"{kind}s document")
         except (RequestRefused, OdsUnreachable, UnusableBody):
             # The document is a help, not a need: without it a refusal stays a failure, and a key unknown.
             return _NONE
+
+
+def document_url(session: OdsSession, kind: Kind) -> str | None:
+    """Where an ODS publishes the OpenAPI document of its resources or descriptors; None for Ed-Fi 2, which has none."""
+    version = session.discovery.version
+    if version < _FIRST_WITH_DOCUMENTS:
+        return None
+    file = f"{kind}s/swagger.json" if version < _FIRST_DMS else f"{kind}s-spec.json"
+    return f"{session.url('openApiMetadata')}/{file}"
 
 
 def _kind(path: str) -> Kind:

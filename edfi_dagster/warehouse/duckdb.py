@@ -204,14 +204,15 @@ class DuckDBWarehouse:
                     "SELECT table_name FROM information_schema.tables WHERE table_schema = ?", [self._schema]
                 )
             }
+            raw = raw_tables(tables, self._names)
             beside = side_tables(self._names, json="JSON", timestamp="TIMESTAMP")
-            views = {f"{table.name}_current" for table in tables}
-            if found >= {*(table.name for table in tables), *views, *beside}:
+            views = {f"{table.name}_current" for table in raw if has_current_view(table, self._names)}
+            if found >= {*(table.name for table in raw), *views, *beside}:
                 return []
             with connection.transaction():
                 for statement in self._makings(connection, tables):
                     connection.run(statement)
-            return [t.name for t in raw_tables(tables, self._names) if t.name not in found]
+            return [table.name for table in raw if table.name not in found]
 
     def setup(self, tables: Sequence[RawTable]) -> None:
         with self.connected() as connection, connection.transaction():

@@ -6,8 +6,8 @@ import dagster as dg
 import pytest
 
 from edfi_dagster_tests.assets.runs import materialized, run
+from edfi_dagster_tests.bench import MakeBench
 from edfi_dagster_tests.checks.asking import latest, lose
-from edfi_dagster_tests.checks.conftest import MakeBench
 
 TENANT_YEARS = dg.AssetKey(["health", "tenant_years"])
 

@@ -11,7 +11,7 @@ from edfi_dagster.checks.counts import build_counts_check, counted_and_compared,
 from edfi_dagster.checks.drift import Comparison
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster_tests.assets.runs import failure, run
-from edfi_dagster_tests.bench import PAIR, SECRET_VARIABLE, Bench
+from edfi_dagster_tests.bench import PAIR, SECRET_VARIABLE, Bench, MakeBench
 from edfi_dagster_tests.checks.asking import (
     ERROR,
     WARN,
@@ -20,7 +20,6 @@ from edfi_dagster_tests.checks.asking import (
     numbers,
     run_counts,
 )
-from edfi_dagster_tests.checks.conftest import MakeBench
 
 STUDENTS, SESSIONS, DESCRIPTORS = "raw_edfi_3/students", "raw_edfi_3/sessions", "raw_edfi_3/_descriptors"
 

@@ -8,9 +8,8 @@ import pytest
 
 from edfi_dagster.checks.counts import counted_and_compared
 from edfi_dagster.checks.drift import Comparison, Verdict
-from edfi_dagster_tests.bench import PAIR, Bench
+from edfi_dagster_tests.bench import PAIR, Bench, MakeBench
 from edfi_dagster_tests.checks.asking import lose
-from edfi_dagster_tests.checks.conftest import MakeBench
 
 
 def compared(bench: Bench) -> dict[str, Comparison]:

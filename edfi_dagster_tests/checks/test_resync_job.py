@@ -8,9 +8,8 @@ from edfi_dagster.assets.keys import AssetKeys, partition_key, partitions_of
 from edfi_dagster.checks.resync import build_resync_job
 from edfi_dagster.checks.tenant_years import TENANT_YEARS
 from edfi_dagster_tests.assets.runs import failure, materialized
-from edfi_dagster_tests.bench import PAIR, Bench
+from edfi_dagster_tests.bench import PAIR, Bench, MakeBench
 from edfi_dagster_tests.checks.asking import latest, lose
-from edfi_dagster_tests.checks.conftest import MakeBench
 
 
 def run(bench: Bench, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:

@@ -22,9 +22,8 @@ from edfi_dagster.checks.tenant_years import (
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster_tests.automation.daemon import Clock, Daemon
 from edfi_dagster_tests.automation.platforms import GRAND_BEND, LAKEVIEW, FakeOds, platform_of
-from edfi_dagster_tests.bench import PAIR, Bench
+from edfi_dagster_tests.bench import PAIR, Bench, MakeBench
 from edfi_dagster_tests.checks.asking import WARN
-from edfi_dagster_tests.checks.conftest import MakeBench
 from edfi_dagster_tests.health.asking import Document, rewritten
 
 NOON = datetime(2025, 11, 5, 12, tzinfo=UTC)
