@@ -134,3 +134,27 @@ def test_11_upload_that_was_killed_is_no_file(make_bench: MakeBench, bucket: Buc
     bench.materialize()
     bench.verify()
     assert len([key for key in bucket.objects() if key.endswith(".manifest.json")]) == 1
+
+
+@pytest.mark.slow
+def test_statements_of_a_night_follow_changed_tables_and_not_endpoints(
+    make_bench: MakeBench, snowflake: SnowflakeStandIn, database: str
+) -> None:
+    """The figures of the README: a night of a whole run, lease and watermarks included."""
+    bench = make_bench(*ENDPOINTS, "schools", "courses", "classPeriods", "staffs", change_version_overlap=0)
+    bench.materialize()
+    bench.materialize()
+
+    def statements(endpoints: tuple[str, ...] | None) -> int:
+        snowflake.forget()
+        bench.materialize(endpoints)
+        return len(snowflake.statements(database))
+
+    quiet = statements(None)
+    assert statements(("students", "sessions")) == quiet
+    bench.add_student(1)
+    bench.change("locations", bench.store.ids("locations")[0], maximumNumberOfSeats=7)
+    changed = statements(None)
+    assert snowflake.noted()["logins"] == []
+    assert quiet <= 17
+    assert (changed - quiet) / 2 <= 14
