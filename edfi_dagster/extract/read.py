@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +16,7 @@ from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.changes import EVERYTHING, ChangeWindow, closing_window, delta_window
 from edfi_dagster.ods.errors import EdFiError, NotOffered, NotPermitted, SnapshotGone, WrongCredentials
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
+from edfi_dagster.warehouse import ledger
 from edfi_dagster.warehouse.contract import WarehouseError
 from edfi_dagster.warehouse.current import latest_keys, settled_ids
 from edfi_dagster.warehouse.ledger import Entry, Reading, Watermarks
@@ -24,6 +25,8 @@ from edfi_dagster.warehouse.ledger import Entry, Reading, Watermarks
 _WAITS = KindResult(Result.UNCHANGED, cause="waits for its records")
 # Above so many records that a cascade rewrote, reading the endpoint whole may cost less.
 _MANY_READ_BY_ID = 500
+# Ids in one question to the warehouse.
+_ASKED_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,28 @@ class Reader:
 
     def _read_changes(self, read: EndpointRead, pull: Pull) -> None:
         low = self._low(read, pull.collection.kind)
-        pull.read_changes(self._window(-1 if low is None else low))
+        window = self._window(-1 if low is None else low)
+        pull.read_changes(window)
+        if pull.tombstones and low is not None and window.low:
+            earlier = self._before_strangers(read.endpoint, pull.tombstones, low)
+            if earlier is not None:
+                pull.read_changes(self._window(earlier))
+
+    def _before_strangers(self, endpoint: Endpoint, tombstones: Collection[str], low: int) -> int | None:
+        """The watermark before ``low``, if there is a tombstone of a record that nobody has ever read.
+
+        It may have been posted while the last run read, with the key of a deleted one, and so have hidden that one's
+        tombstone just when it was due (api.md section 5.4: the ODS hides those whose key lives again).
+        """
+        ids, pair = sorted(tombstones), self._run.pair
+        with self._job.warehouse.connected() as connection:
+            for start in range(0, len(ids), _ASKED_AT_ONCE):
+                batch = ids[start : start + _ASKED_AT_ONCE]
+                known = set(latest_keys(connection, pair, endpoint, batch))
+                known |= settled_ids(connection, pair, endpoint, dict.fromkeys(batch, -1))
+                if not known >= set(batch):
+                    return ledger.watermark_before(connection, pair, endpoint.snake, DELETES, low)
+        return None
 
     def _probe(self, read: EndpointRead, pull: Pull) -> None:
         """A full pull covers deletes and key changes, but only where the key may read them later."""
@@ -287,8 +311,8 @@ class Reader:
         """
         found: list[str] = []
         with self._job.warehouse.connected() as connection:
-            for start in range(0, len(new_keys), 500):
-                batch = {key.id: key for key in new_keys[start : start + 500]}
+            for start in range(0, len(new_keys), _ASKED_AT_ONCE):
+                batch = {key.id: key for key in new_keys[start : start + _ASKED_AT_ONCE]}
                 known = latest_keys(connection, self._run.pair, endpoint, list(batch))
                 settled = settled_ids(
                     connection, self._run.pair, endpoint, {i: key.change_version for i, key in batch.items()}

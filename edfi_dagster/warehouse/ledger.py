@@ -59,6 +59,18 @@ def watermarks(connection: Connection, pair: TenantYear, name: str | None = None
     return {(str(name), kind): int(version) for name, kind, version in found}
 
 
+def watermark_before(
+    connection: Connection, pair: TenantYear, name: str, kind: RecordKind, version: int
+) -> int | None:
+    """The active watermark that ``version`` followed; None where a full pull began with it."""
+    ((earlier,),) = connection.rows(
+        f"SELECT max(max_version) FROM {connection.table(connection.names.change_versions)} "
+        f"WHERE {_PAIR} AND is_active AND name = ? AND {_KIND} = ? AND max_version < ?",
+        [*pair, name, kind, version],
+    )
+    return None if earlier is None else int(earlier)
+
+
 def ever_loaded(connection: Connection, pair: TenantYear) -> set[tuple[str, RecordKind]]:
     """The (name, kind)s that were ever loaded for the pair, whether or not their watermark is still active."""
     found = connection.rows(

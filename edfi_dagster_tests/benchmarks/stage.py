@@ -179,13 +179,13 @@ def ours(ods: Ods, folder: Path, *options: str, in_flight: int, every: float = 0
     ods.forget_tokens()
     config = write_config(ods, folder, max_concurrent_requests=in_flight)
     command = [sys.executable, "-m", "edfi_dagster_tests.benchmarks.ours", "--config", str(config), *options]
-    return run(command, environment=_credentials(), every=every)
+    return run(command, environment=credentials(), every=every)
 
 
 def peer(python: Path, ods: Ods, *options: str) -> Outcome:
     """The peer at the same work, in a child of its own interpreter."""
     ods.forget_tokens()
-    return run([str(python), str(HERE / "peer.py"), "--url", ods.url, *options], environment=_credentials())
+    return run([str(python), str(HERE / "peer.py"), "--url", ods.url, *options], environment=credentials())
 
 
 def bare(ods: Ods, pages: Sequence[str], rows: int, connections: int) -> Outcome:
@@ -201,14 +201,15 @@ def bare(ods: Ods, pages: Sequence[str], rows: int, connections: int) -> Outcome
     return run([sys.executable, str(HERE / "bare.py")], stdin=json.dumps(wanted))
 
 
-def _credentials() -> dict[str, str]:
+def credentials() -> dict[str, str]:
+    """The environment that the configuration reads key and secret from."""
     return {"BENCHMARK_KEY": SANDBOX_CLIENT_ID, "BENCHMARK_SECRET": SANDBOX_CLIENT_SECRET}
 
 
 def write_config(ods: Ods, folder: Path, **extract: Any) -> Path:
     """``platform.yaml`` in ``folder`` for one tenant and year at the ODS, page size 500."""
     tenant, year = PAIR
-    key, secret = ({"env": name} for name in _credentials())
+    key, secret = ({"env": name} for name in credentials())
     document = {
         "lake": {"kind": "local", "root": "lake"},
         "warehouse": {"kind": "duckdb", "path": "warehouse.duckdb"},

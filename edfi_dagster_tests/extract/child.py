@@ -72,7 +72,8 @@ def run(config: Path, orders: Orders) -> tuple[int, str]:
     return Child(config, orders).end()
 
 
-def _arm(orders: Orders) -> None:
+def arm(orders: Orders) -> None:
+    """Let this process end at the place its orders name."""
     module, _, path = orders.kill.partition(":")
     *owners, name = path.split(".")
     owner: Any = attrgetter(".".join(owners))(import_module(module)) if owners else import_module(module)
@@ -99,7 +100,7 @@ def _main(config: Path, orders: Orders, credentials: dict[str, str], says: Conne
     try:
         bench = Bench(config)
         if orders.kill:
-            _arm(orders)
+            arm(orders)
         if orders.largest_file:
             resource.setrlimit(resource.RLIMIT_FSIZE, (orders.largest_file, resource.RLIM_INFINITY))
         if orders.rebuild:

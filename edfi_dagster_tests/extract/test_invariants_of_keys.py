@@ -107,6 +107,32 @@ def test_7_key_deleted_recreated_and_deleted_again_stays_deleted(make_bench: Mak
     bench.verify()
 
 
+def test_7_tombstone_hidden_by_a_record_that_lived_between_two_reads_is_found_later(
+    make_bench: MakeBench,
+) -> None:
+    """A student is deleted, comes back while the run reads, and is gone again before the next, which begins far above."""
+    bench = make_bench("students", change_version_overlap=3)
+    student_id = bench.add_student(1)
+    bench.materialize()
+    bench.store.delete("students", student_id)
+    for number in range(2, 12):
+        bench.add_student(number)
+    bench.at_request("/students/deletes", lambda: bench.add_student(1))
+    bench.materialize()
+    assert bench.deletes() == {}
+    assert student_id in bench.current("students")
+    (again,) = [row["id"] for row in bench.store.rows("students") if row["studentUniqueId"] == "bench-1"]
+    bench.store.delete("students", again)
+    for number in range(12, 22):
+        bench.add_student(number)
+    bench.materialize()
+    assert bench.deletes().keys() == {student_id, again}
+    bench.verify()
+    before = len(bench.server.requests)
+    bench.materialize()
+    assert len([r for r in list(bench.server.requests)[before:] if r.path.endswith("/deletes")]) == 1
+
+
 def test_8_key_change_takes_its_cascades_along(make_bench: MakeBench) -> None:
     bench = make_bench(*SCHEDULING)
     bench.materialize()

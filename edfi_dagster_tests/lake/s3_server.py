@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -185,9 +185,18 @@ class Gate(ThreadingHTTPServer):
         """A client that was cut off or killed is what these tests are about."""
 
 
+GateT = TypeVar("GateT", bound=Gate)
+
+
 @contextmanager
 def running_gate(server: str) -> Iterator[Gate]:
-    with Gate(server) as gate:
+    with serving(Gate(server)) as gate:
+        yield gate
+
+
+@contextmanager
+def serving(gate: GateT) -> Iterator[GateT]:
+    with gate:
         thread = threading.Thread(target=gate.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
