@@ -178,7 +178,7 @@ def read_cursor(text: str | None, pairs: Iterable[TenantYear]) -> Cursor:
     """The versions of a cursor, of the pairs that are still declared; one that is not understood is an empty one."""
     try:
         document = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         document = {}
     versions = document if isinstance(document, dict) else {}
     return {pair: version for pair in pairs if type(version := versions.get(str(pair))) is int}

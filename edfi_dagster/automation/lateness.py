@@ -208,7 +208,7 @@ class _Memory:
             document = json.loads(text or "{}")
             since = {name: datetime.fromtimestamp(at, UTC) for name, at in document.get("since", {}).items()}
             told = frozenset(map(str, document.get("told", ())))
-        except (ValueError, AttributeError, TypeError, OverflowError):
+        except (ValueError, AttributeError, TypeError, OverflowError, OSError, RecursionError):
             since, told = {}, frozenset()  # somebody edited it: as on the first tick
         return cls({pair: since.get(str(pair), now) for pair in pairs}, told)
 

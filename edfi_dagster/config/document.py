@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from edfi_dagster.config.errors import ConfigError
@@ -46,8 +48,10 @@ def read_document(text: str, source: str) -> Document:
     try:
         return _read(text, source)
     except RecursionError:
-        raise ConfigError(f"{source}: holds an alias (*) of a block inside itself; write it out") from None
-    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(
+            f"{source}: holds an alias (*) of a block inside itself, or is nested without end; write it out"
+        ) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise ConfigError(f"{source}: {_syntax(error)}") from None
 
 
@@ -61,16 +65,37 @@ def _read(text: str, source: str) -> Document:
     if not isinstance(node, MappingNode):
         raise ConfigError(f"{source}: is not a mapping; begin with keys such as tenants:")
     values = loader.construct_document(node)
-    return Document(source, values, dict(_places(loader, node, ())))
+    places = dict(islice(_places(loader, node, ()), loader.most + 1))
+    if len(places) > loader.most:
+        raise loader.too_much(node)
+    return Document(source, values, places)
 
 
 class _Loader(yaml.SafeLoader):
-    """Finds keys given twice while composing, before merges (`<<`) are folded in."""
+    """Finds keys given twice while composing, before merges (`<<`) are folded in.
+
+    `most` bounds what a text may stand for: a few aliases of aliases are as much as the memory holds.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
+        self.most = 10 * len(text) + 1000
         self.duplicates: list[str] = []
         self._path: list[str] = []
+
+    def construct_object(self, node: Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (KeyError, AttributeError, IndexError, TypeError):  # PyYAML's own, as for `!!bool perhaps`
+            raise ConstructorError(None, None, "a value is not of its tag", node.start_mark) from None
+
+    def flatten_mapping(self, node: MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > self.most:
+            raise self.too_much(node)
+
+    def too_much(self, node: Node) -> ConstructorError:
+        return ConstructorError(None, None, "an alias repeats too much", node.start_mark)
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         step = index.value if isinstance(index, ScalarNode) else index
@@ -89,6 +114,8 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, ScalarNode) or key.tag == _MERGE:
                 continue
             value, line = self.construct_object(key), key.start_mark.line + 1
+            if not isinstance(value, Hashable):
+                raise ConstructorError(None, None, "a key is a list or a block", key.start_mark)
             if value in lines:
                 path = ".".join([*self._path, key.value])
                 where = f"line {line}" if lines[value] == line else f"lines {lines[value]} and {line}"
@@ -111,7 +138,7 @@ def _places(loader: _Loader, node: Node, path: Path) -> Iterator[tuple[Path, tup
             yield from _places(loader, item, (*path, index))
 
 
-def _syntax(error: yaml.YAMLError | ValueError) -> str:
+def _syntax(error: yaml.YAMLError | ValueError | OverflowError) -> str:
     # The error's own text repeats the line, and names aliases and tags: `*pass` and `!word` may be passwords.
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "a value is not understood"

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """Return `text` with a space for each character that is none to read: line ends, escapes, halves of surrogates."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
 class ConfigError(Exception):
-    """The configuration is wrong; the text names file, place, what is wrong and what would be right."""
+    """The configuration is wrong; the text names file, place, what is wrong and what would be right.
+
+    Its lines are as they are given; a key of the file that stands in one cannot speak to a terminal.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__("\n".join(map(printable, text.split("\n"))))
 
 
 class UndeclaredPair(ConfigError):

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edfi_dagster.config.document import Document, read_document
+from edfi_dagster.config.document import read_document
 from edfi_dagster.config.embedded import embedded_platform
 from edfi_dagster.config.errors import ConfigError
 from edfi_dagster.config.messages import explain
@@ -54,12 +54,10 @@ def parse_platform(text: str, source: str, folder: Path) -> Platform:
     """
     document = read_document(text, source)
     try:
-        platform = Platform.model_validate(document.values, context={"folder": folder, "source": source})
+        return Platform.model_validate(document.values, context={"folder": folder, "source": source})
     except ValidationError as error:
         explained = explain(error, document, _schema())
         raise explained from None
-    _check_bundle_folders(platform, document)
-    return platform
 
 
 def json_schema() -> dict[str, Any]:
@@ -90,15 +88,3 @@ def _read_text(path: Path) -> str:
         raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); correct its rights") from None
-
-
-def _check_bundle_folders(platform: Platform, document: Document) -> None:
-    """A bundle's outputs are read from its folder when the code location loads, so it has to be there."""
-    missing = [
-        f"  earthbeam.bundles.{name}.path (line {document.line(('earthbeam', 'bundles', name, 'path'))}):"
-        f" folder {bundle.path} does not exist; check the bundles out there or correct the path"
-        for name, bundle in platform.earthbeam.bundles.items()
-        if not bundle.path.is_dir()
-    ]
-    if missing:
-        raise ConfigError("\n".join([f"{document.source}: a bundle's folder is missing:", *missing]))

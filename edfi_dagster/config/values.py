@@ -29,6 +29,7 @@ _PIECE = re.compile(r"[A-Za-z0-9_.-]+")
 _EIGHT_DIGITS = re.compile(r"[0-9]{8}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,254}")
 _OWNER = re.compile(r"team:[A-Za-z0-9_.-]+|[^@\s:]+@[^@\s]+\.[A-Za-z]{2,}")
+_LABEL = re.compile(r"[\w-]{1,63}")
 _NESTED_API = re.compile(r"/(data/v3|oauth|metadata)(/|$)", re.IGNORECASE)
 
 
@@ -41,6 +42,7 @@ class Model(BaseModel):
         hide_input_in_errors=True,
         serialize_by_alias=True,
         allow_inf_nan=False,
+        use_attribute_docstrings=True,
     )
 
 
@@ -143,7 +145,7 @@ def _url(value: str) -> str:
             "the URL holds a user or password; take them out and write client_id and client_secret"
             " as {env: NAME}"
         )
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if parts.scheme not in {"http", "https"} or not _is_host(parts.hostname or ""):
         raise ValueError("is not a URL; write it in full, for example https://ods.example.org/v7.3/api")
     if parts.query or parts.fragment:
         raise ValueError("the URL ends in ?… or #…; leave that out")
@@ -152,6 +154,11 @@ def _url(value: str) -> str:
     except ValueError:
         raise ValueError("the URL's port is not a number from 0 to 65535") from None
     return value.rstrip("/")
+
+
+def _is_host(name: str) -> bool:
+    """Whether it is a name or an address that a connection can be made to; urllib lets nearly anything pass."""
+    return ":" in name or all(_LABEL.fullmatch(label) for label in name.removesuffix(".").split("."))
 
 
 def _base_url(value: str) -> str:

@@ -6,10 +6,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edfi_dagster.earthbeam.errors import ToolFailed
 from edfi_dagster.earthbeam.result import Refusal, ResourceOutcome
 from edfi_dagster.earthbeam.scrubbing import scrubbed
 from edfi_dagster.earthbeam.sent import ACCEPTED, record_hash, record_lines
@@ -29,15 +31,28 @@ def read_results(file: Path) -> Mapping[str, Any] | None:
     """The results file; None where Lightbeam ended before it wrote one."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and "resources" in found else None
+    return found if isinstance(found, dict) and isinstance(found.get("resources"), dict) else None
 
 
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Raises ToolFailed for results of another form than this version of Lightbeam writes."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise ToolFailed(
+            f"Lightbeam left results that cannot be read ({type(error).__name__}); see which version of lightbeam is "
+            "installed, then run again"
+        ) from None
+
+
+@_understood()
 def validations(
     document: Mapping[str, Any], records: Path, resources: Iterable[str]
 ) -> tuple[ResourceOutcome, ...]:
-    """What a validation found. A resource that is not in the results is not offered by the ODS."""
+    """What a validation found. A resource that is not in the results is not offered by the ODS. Raises ToolFailed."""
     found = []
     for resource, told in _told(document, resources):
         lines = _count(records, resource)
@@ -50,11 +65,12 @@ def validations(
     return tuple(found)
 
 
+@_understood()
 def sendings(
     document: Mapping[str, Any], records: Path, resources: Iterable[str], statuses: Statuses
 ) -> tuple[ResourceOutcome, ...]:
     """What one sending did. A record is with the ODS if, and only if, its status in the state says so: the results count
-    as skipped what was refused in an earlier run.
+    as skipped what was refused in an earlier run. Raises ToolFailed.
     """
     found = []
     for resource, told in _told(document, resources):

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from edfi_dagster.config.errors import printable
+
 _LONGEST = 300
 # Whose values are those of the assessment, not of the student.
 _HARMLESS = frozenset(
@@ -30,7 +32,7 @@ def scrubbed(message: str, record: str | None = None) -> str:
         text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", f"<{name}>", text)
     text = _QUOTED.sub(_kept_quote, text)
     text = _DATE.sub("<date>", text)
-    return " ".join(_NUMBER.sub("<number>", text).split())[:_LONGEST]
+    return " ".join(printable(_NUMBER.sub("<number>", text)).split())[:_LONGEST]
 
 
 def _kept_quote(found: re.Match[str]) -> str:
@@ -47,7 +49,7 @@ def _values(record: str | None) -> Iterator[tuple[str, str]]:
         return
     try:
         yield from _leaves("", json.loads(record))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return
 
 

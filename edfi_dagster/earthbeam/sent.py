@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,9 +25,16 @@ import zstandard
 
 from edfi_dagster.config.earthbeam import LightbeamOptions
 from edfi_dagster.earthbeam.errors import ToolFailed
-from edfi_dagster.lake.store import LakeStore
+from edfi_dagster.lake.store import LakeError, LakeStore
+from edfi_dagster.ods.answers import NO_JSON
 
 ACCEPTED = range(200, 300)
+_RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+# What unpickling raises of bytes that are no pickle of plain values.
+_NO_STATE = (
+    pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError, OverflowError,
+    MemoryError, RecursionError,
+)  # fmt: skip
 _CACHE_SECONDS = 24 * 3600.0
 # Hash of a record's text → (Unix time, HTTP status) of its last sending: what Lightbeam pickles.
 Entries = dict[bytes, tuple[float, int]]
@@ -53,11 +61,11 @@ class SentState:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not lake.exists(path):
             return True
-        stored = msgspec.json.decode(zstandard.ZstdDecompressor().decompress(lake.read(path)), type=_Stored)
+        stored, found = _stored(lake, path)
         if stored.ods != ods or (stored.newest or 0) > (newest if newest is not None else stored.newest or 0):
             return False
-        for resource, entries in stored.entries.items():
-            self._write(resource, {bytes.fromhex(key): entry for key, entry in entries.items()})
+        for resource, entries in found.items():
+            self._write(resource, entries)
         return True
 
     def save(self, lake: LakeStore, path: str, ods: str, newest: int | None) -> None:
@@ -76,10 +84,12 @@ class SentState:
         if not file.is_file():
             return {}
         try:
-            found: Entries = _PlainUnpickler(io.BytesIO(file.read_bytes())).load()
-        except (pickle.UnpicklingError, EOFError) as error:
-            raise ToolFailed(f"Lightbeam left a state of {resource} that cannot be read ({error})") from None
-        return found
+            return msgspec.convert(_PlainUnpickler(io.BytesIO(file.read_bytes())).load(), Entries)
+        except _NO_STATE as error:
+            raise ToolFailed(
+                f"Lightbeam left a state of {resource} that cannot be read ({type(error).__name__}); see which version of "
+                "lightbeam is installed, then run again"
+            ) from None
 
     def statuses(self, resource: str) -> Mapping[bytes, int]:
         """Hash of a record's text → HTTP status of its last sending. A record refused with 400 is not in it."""
@@ -142,6 +152,24 @@ class SentState:
                 part = self.cache / f".{file.name}.{time.monotonic_ns()}"
                 shutil.copy2(file, part)
                 part.replace(self.cache / file.name)
+
+
+def _stored(lake: LakeStore, path: str) -> tuple[_Stored, Mapping[str, Entries]]:
+    """What was sent before, and its entries by resource. Raises LakeError where the file is damaged."""
+    try:
+        stored = msgspec.json.decode(zstandard.ZstdDecompressor().decompress(lake.read(path)), type=_Stored)
+        found = {
+            resource: {bytes.fromhex(key): entry for key, entry in entries.items()}
+            for resource, entries in stored.entries.items()
+        }
+        if not all(map(_RESOURCE.fullmatch, found)):
+            raise ValueError("no resource has such a name")
+    except (*NO_JSON, ValueError, zstandard.ZstdError) as error:
+        raise LakeError(
+            f"{lake.uri(path)} cannot be read ({type(error).__name__}); restore it, or take it away and every record is "
+            "sent again"
+        ) from None
+    return stored, found
 
 
 class _PlainUnpickler(pickle.Unpickler):

@@ -19,6 +19,7 @@ from edfi_dagster.extract.work import EndpointResult, KindResult, Result
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import Manifest, manifests, stamps
 from edfi_dagster.lake.store import LakeError, LakeStore
+from edfi_dagster.ods.answers import NO_JSON
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.errors import OdsRestored
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
@@ -130,8 +131,10 @@ def _summary(lake: LakeStore, pair: TenantYear, stamp: datetime) -> _Summary:
         return _Summary(0, [])
     try:
         return msgspec.json.decode(lake.read(path), type=_Summary)
-    except msgspec.DecodeError as error:
-        raise LakeError(f"{lake.uri(path)} is no run.json of this version: {error}") from None
+    except NO_JSON as error:
+        raise LakeError(
+            f"{lake.uri(path)} is no run.json of this version ({type(error).__name__}); restore the file or take it away"
+        ) from None
 
 
 def _replay(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from edfi_dagster.config import normalise_endpoint
 from edfi_dagster.health.probe import ProbedOds
 from edfi_dagster.ods.answers import Answer
 from edfi_dagster.ods.catalogue import Kind
-from edfi_dagster.ods.errors import OdsNotReady, RequestRefused, UnusableBody
-from edfi_dagster.ods.openapi import DescribedEndpoint, described_endpoints
-from edfi_dagster.ods.published import document_url
+from edfi_dagster.ods.errors import OdsNotReady, RequestRefused
+from edfi_dagster.ods.openapi import DescribedEndpoint, read_document
+from edfi_dagster.ods.published import LARGEST_DOCUMENT_BYTES, document_url
 
 Described = Mapping[str, DescribedEndpoint]
 """Normalised name → endpoint."""
@@ -33,7 +32,7 @@ def described(ods: ProbedOds, kind: Kind) -> Described:
         )
     ods.patience.begin(_SECONDS)
     try:
-        return ods.get(url, {}, _read, endpoint=f"{kind}s document")
+        return ods.get(url, {}, _read, endpoint=f"{kind}s document", largest=LARGEST_DOCUMENT_BYTES)
     except RequestRefused as error:
         raise OdsNotReady(
             f"the ODS does not publish {url} (HTTP {error.status}); have its host switch OpenAPI metadata on",
@@ -42,8 +41,5 @@ def described(ods: ProbedOds, kind: Kind) -> Described:
 
 
 def _read(answer: Answer) -> Described:
-    try:
-        found = described_endpoints(json.loads(answer.body))
-        return {normalise_endpoint(e.namespace, e.name): e for e in found}
-    except (ValueError, AttributeError, TypeError, KeyError):
-        raise UnusableBody("the body is no OpenAPI document") from None
+    found, _ = read_document(answer.body)
+    return {normalise_endpoint(e.namespace, e.name): e for e in found}

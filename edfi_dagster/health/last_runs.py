@@ -13,6 +13,7 @@ from edfi_dagster.config import TenantYear
 from edfi_dagster.extract.work import Result
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.store import LakeError, LakeStore
+from edfi_dagster.ods.answers import NO_JSON
 from edfi_dagster.ods.pages import RECORDS, RecordKind
 
 # A run may be of a few endpoints; what became of the others is told by one of those before it.
@@ -88,8 +89,10 @@ def _summary(lake: LakeStore, pair: TenantYear, stamp: datetime) -> _Summary | N
         return None
     try:
         return msgspec.json.decode(lake.read(path), type=_Summary)
-    except msgspec.DecodeError as error:
-        raise LakeError(f"{lake.uri(path)} is no run.json of this version: {error}") from None
+    except NO_JSON as error:
+        raise LakeError(
+            f"{lake.uri(path)} is no run.json of this version ({type(error).__name__}); restore the file or take it away"
+        ) from None
 
 
 def _outcomes(summary: _Summary, stamp: datetime) -> Mapping[str, Outcome]:

@@ -139,7 +139,7 @@ def read_token_info(answer: Answer) -> TokenInfo:
                 for resource in document.get("resources") or ()
             },
         )
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise UnusableBody("the body is no description of a token") from None
 
 

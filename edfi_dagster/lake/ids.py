@@ -99,7 +99,8 @@ _ID = np.dtype(f"V{_BYTES}")
 def _packed(ids: Sequence[str]) -> bytes:
     try:
         packed = bytes.fromhex("".join(ids))
-        if all(len(key) == 2 * _BYTES for key in ids):
+        # Both, for fromhex passes over spaces.
+        if len(packed) == _BYTES * len(ids) and all(len(key) == 2 * _BYTES for key in ids):
             return packed
     except ValueError:  # one of them is no plain GUID
         pass
@@ -107,7 +108,11 @@ def _packed(ids: Sequence[str]) -> bytes:
 
 
 def _packed_alone(key: str) -> bytes:
-    """The GUID, or the digest of an id that is none; the same whatever ids it comes with."""
+    """The GUID, or the digest of an id that is none; the same whatever ids it comes with.
+
+    Spellings that are one id to the warehouse are one here: else the proof would count what is then not there.
+    """
+    key = key.replace("-", "").lower()
     if len(key) == 2 * _BYTES and _is_hex(key):
         return bytes.fromhex(key)
     return hashlib.blake2b(key.encode(), digest_size=_BYTES).digest()

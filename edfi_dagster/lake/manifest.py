@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -11,9 +12,12 @@ import msgspec
 from edfi_dagster.config import TenantYear
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.store import LakeError, LakeStore
+from edfi_dagster.ods.answers import NO_JSON
 from edfi_dagster.ods.pages import RecordKind
 
 _READ_AT_ONCE = 8
+# What may be a file of a pull: nothing that a warehouse would read as a pattern.
+_FILE = re.compile(r"[A-Za-z0-9_./-]+\.jsonl\.(zst|gz)")
 
 
 class PulledFile(msgspec.Struct, frozen=True):
@@ -81,11 +85,36 @@ def write_manifest(store: LakeStore, path: str, manifest: Manifest) -> None:
 
 
 def read_manifest(store: LakeStore, path: str) -> Manifest:
-    """The manifest at ``path``. Raises LakeError where it is missing or no manifest."""
+    """The manifest at ``path``. Raises LakeError where it is missing, no manifest, or one of another place."""
     try:
-        return msgspec.json.decode(store.read(path), type=Manifest)
-    except msgspec.DecodeError as error:
-        raise LakeError(f"{store.uri(path)} is no manifest of this version: {error}") from None
+        manifest = msgspec.json.decode(store.read(path), type=Manifest)
+    except NO_JSON as error:
+        raise LakeError(
+            f"{store.uri(path)} is no manifest of this version ({type(error).__name__}); restore the file, or take it away "
+            "and run its endpoint again with full_refresh"
+        ) from None
+    if not _lies_where_it_says(manifest, path):
+        raise LakeError(
+            f"{store.uri(path)} tells of another tenant, year, run or folder than it lies in; put the file back where it "
+            "came from, or take it away and run its endpoint again with full_refresh"
+        )
+    return manifest
+
+
+def _lies_where_it_says(manifest: Manifest, path: str) -> bool:
+    """Whether a manifest is of the pair, the run and the name of its path, and lists files beside it only.
+
+    Files may be copied, and lakes edited; by no such accident may one tenant's records become another's.
+    """
+    folder = path.rpartition("/")[0]
+    run = paths.run_folder(manifest.pair, manifest.pull_timestamp)
+    return (
+        folder.startswith(f"{run}/")
+        and path == paths.manifest_path(folder, manifest.name)
+        and all(
+            file.path.rpartition("/")[0] == folder and _FILE.fullmatch(file.path) for file in manifest.files
+        )
+    )
 
 
 def stamps(store: LakeStore, pair: TenantYear) -> list[datetime]:

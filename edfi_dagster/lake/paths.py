@@ -20,7 +20,7 @@ from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RecordKind
 STAMP_FORMAT = "%Y%m%dT%H%M%S"
 SUFFIXES = {"zstd": ".jsonl.zst", "gzip": ".jsonl.gz"}
 
-_STAMP = re.compile(r"^\d{8}T\d{6}$")
+_STAMP = re.compile(r"[0-9]{8}T[0-9]{6}")
 
 
 def stamp_text(stamp: datetime) -> str:
@@ -29,7 +29,10 @@ def stamp_text(stamp: datetime) -> str:
 
 def parse_stamp(text: str) -> datetime | None:
     """The stamp a folder is named after, in UTC; None for a folder of another name."""
-    return datetime.strptime(text, STAMP_FORMAT).replace(tzinfo=UTC) if _STAMP.match(text) else None
+    try:
+        return datetime.strptime(text, STAMP_FORMAT).replace(tzinfo=UTC) if _STAMP.fullmatch(text) else None
+    except ValueError:  # digits, but no date
+        return None
 
 
 def pair_folder(pair: TenantYear) -> str:

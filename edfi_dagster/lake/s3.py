@@ -77,7 +77,8 @@ class S3Lake:
                 if "NextContinuationToken" not in page:
                     break
                 asked["ContinuationToken"] = page["NextContinuationToken"]
-        names = (name.removeprefix(asked["Prefix"]).rstrip("/") for name in found)
+        # A key may be an object and a folder at once.
+        names = {name.removeprefix(asked["Prefix"]).rstrip("/") for name in found}
         return sorted(name for name in names if name and not name.startswith("."))
 
     def delete(self, path: str) -> None:

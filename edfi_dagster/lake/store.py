@@ -11,6 +11,9 @@ from typing import BinaryIO, Protocol
 
 from edfi_dagster.config.lake import Lake
 
+# Rows of students who were not recognised, and the like: on a local lake, for nobody but its owner.
+RESTRICTED = "_restricted"
+
 
 class LakeError(Exception):
     """The lake could not be read or written; the message names the path and what to look at."""
@@ -52,7 +55,7 @@ class LakeStore(Protocol):
 def below_root(path: str) -> PurePosixPath:
     """``path``, if it leads nowhere but below the lake's root. Raises LakeError."""
     relative = PurePosixPath(path)
-    if relative.is_absolute() or ".." in relative.parts:
+    if relative.is_absolute() or ".." in relative.parts or "\0" in path:
         raise LakeError(f"{path!r} would lie outside the lake")
     return relative
 
@@ -68,6 +71,8 @@ class LocalLake:
         target = self._path(path)
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
         with self._explained(path):
+            if below_root(path).parts[0] == RESTRICTED:
+                (self._root / RESTRICTED).mkdir(mode=0o700, parents=True, exist_ok=True)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with part.open("wb") as stream:

@@ -22,6 +22,8 @@ _FINAL_5XX = frozenset({501, 505})
 # What an ODS answers that has more to do than it can.
 SUFFERING = frozenset({429, 503, 504})
 LONGEST_WAIT_SECONDS = 120.0
+# What msgspec says of bytes that are no JSON, no UTF-8, or nested deeper than it follows.
+NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 NO_CONNECTION = "no connection"
 # "Limit must be omitted or set to a value between 1 and max value defined in configuration file" before 7.2, and
 # "PageSize must be a value between 0 and 500." since; Ed-Fi 2 says "1 to 100".
@@ -107,7 +109,7 @@ def json_value(answer: Answer) -> Any:
     """The body as JSON. Raises UnusableBody."""
     try:
         return msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NO_JSON:
         raise UnusableBody("the body is cut or is not JSON") from None
 
 

@@ -15,11 +15,13 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from edfi_dagster.config import OdsSettings
+from edfi_dagster.config.errors import printable
 
 Area = Literal["dataManagementApi", "changeQueries", "oauth", "openApiMetadata"]
 AREAS: tuple[Area, ...] = get_args(Area)
 
 OLDEST_VERSION = (5, 0)
+_LONGEST_LABEL = 100
 _DMS = (8, 0)
 _PREFIXED = (7, 0)
 _ED_FI_2 = "2"
@@ -37,6 +39,10 @@ _DMS_PATHS: Mapping[Area, str] = {
 _MODES = {"sandbox", "shared_instance", "district_specific", "year_specific", "instance_year_specific"}
 # ``…/data/v3/{instance}/2025``, as a proxy may write it that knows the instance.
 _INSTANCE_AND_YEAR = re.compile(r"/data/v3/([A-Za-z0-9_-]+)/\d{4}/?$", re.IGNORECASE)
+
+
+# No placeholder, and nothing that leads out of our path again.
+_PLAIN_PATH = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9_.~-]*)+")
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,8 @@ def read_discovery(document: Mapping[str, Any], settings: OdsSettings) -> Discov
         told = document.get("apiMode")
         found = Discovery(
             version=_version(settings.api_version or str(document["version"])),
-            ods_version=str(document.get("informationalVersion") or document["version"]),
-            data_model_version=models["ed-fi"],
+            ods_version=_label(document.get("informationalVersion") or document["version"]),
+            data_model_version=_label(models["ed-fi"]),
             urls={str(area): str(url) for area, url in (document.get("urls") or {}).items()},
             api_mode=settings.api_mode or (_mode(told) if told else None),
         )
@@ -122,6 +128,11 @@ def addresses(base_url: str, discovery: Discovery, year: int) -> Mapping[Area, s
         "oauth": f"{base_url}{instance}/oauth/token",
         "openApiMetadata": f"{base_url}/metadata/data/v3{places}",
     }
+
+
+def _label(told: object) -> str:
+    """A version as people and tables are told it."""
+    return printable(str(told))[:_LONGEST_LABEL]
 
 
 def _version(text: str) -> tuple[int, int]:
@@ -171,7 +182,7 @@ def _address(base_url: str, told: str, standard: str) -> str:
     host, path = _host_and_path(told)
     below = path.lower().startswith(f"{base.path}/".lower())
     vouched = bool(base.path) or host == base.hostname
-    if below and vouched and "{" not in path:
+    if below and vouched and _PLAIN_PATH.fullmatch(path):
         return f"{base.scheme}://{base.netloc}{path}".rstrip("/")
     return base_url + standard
 

@@ -18,16 +18,18 @@ EdFiError                   names tenant, year and endpoint; never a student's v
 from __future__ import annotations
 
 from edfi_dagster.config import TenantYear
+from edfi_dagster.config.errors import printable
 
 
 class EdFiError(Exception):
     """A failure in one tenant-year, usually at one endpoint.
 
-    ``reason`` is the sentence without the names in front of it.
+    ``reason`` is the sentence without the names in front of it. What an ODS put into it cannot begin a line of a log
+    nor speak to a terminal.
     """
 
     def __init__(self, reason: str, *, pair: TenantYear | None = None, endpoint: str | None = None) -> None:
-        self.reason = reason
+        self.reason = reason = printable(reason)
         self.pair = pair
         self.endpoint = endpoint
         place = " ".join(str(part) for part in (pair, endpoint) if part)

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from edfi_dagster.config import TenantYear
 from edfi_dagster.ods.answers import Answer, Oversized, Transient, check_status, json_object
 from edfi_dagster.ods.errors import OdsNotReady, RequestRefused, UnusableBody, WrongCredentials
+from edfi_dagster.ods.shelf import TOKENS_VARIABLE
 from edfi_dagster.ods.token import Token, read_token
 
 FORM = "application/x-www-form-urlencoded"
@@ -73,7 +74,10 @@ class TokenRequest:
             ) from None
         except Transient as error:
             if answer.status == 429:
-                error.reason += " (the key has as many unexpired tokens as the ODS allows)"
+                error.reason += (
+                    " (the key has as many unexpired tokens as the ODS allows; "
+                    f"hosts share one in a folder that ${TOKENS_VARIABLE} names)"
+                )
             raise
         return json_object(answer)
 

@@ -13,9 +13,12 @@ whose prefixed name belongs to another (``namespace`` of a certificationExamResu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from edfi_dagster.ods.errors import UnusableBody
 
 Json = Mapping[str, Any]
 
@@ -44,6 +47,15 @@ class DescribedEndpoint:
     has_deletes: bool
     has_key_changes: bool
     domains: tuple[str, ...]
+
+
+def read_document(body: bytes) -> tuple[list[DescribedEndpoint], int | None]:
+    """The endpoints of an OpenAPI document, and its ``limit_maximum``. Raises UnusableBody where it is none."""
+    try:
+        document = json.loads(body)
+        return list(described_endpoints(document)), limit_maximum(document)
+    except (ValueError, AttributeError, TypeError, KeyError, OverflowError, RecursionError):
+        raise UnusableBody("the body is no OpenAPI document") from None
 
 
 def described_endpoints(document: Json) -> Iterator[DescribedEndpoint]:
@@ -79,7 +91,8 @@ def limit_maximum(document: Json) -> int | None:
     """The largest ``limit`` the ODS takes, in rows; None where the document does not say (api.md 3.1)."""
     limit = _shared_parameters(document).get("limit", {})
     maximum = limit.get("maximum", limit.get("schema", {}).get("maximum"))
-    return int(maximum) if isinstance(maximum, int | float) and maximum > 0 else None
+    is_number = isinstance(maximum, int | float) and not isinstance(maximum, bool)
+    return int(maximum) if is_number and maximum >= 1 else None
 
 
 def _is_collection(path: str) -> bool:

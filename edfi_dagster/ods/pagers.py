@@ -30,6 +30,8 @@ _WALKS_PER_THREAD = 4
 # A part may hold so much more than its share before it is split again.
 _TOLERANCE = 1.5
 _MOST_RESTARTS = 20
+# Into which a window is split at a time; each is counted.
+_MOST_PIECES = 1000
 _MOVING = "the rows keep moving while they are read; pull when the ODS is quiet"
 
 
@@ -68,13 +70,19 @@ def _cursor_walks(
 def follow(collection: Collection, window: ChangeWindow, token: str | None) -> Iterator[Page]:
     """The pages from ``token`` to the end of its range: the end is an answer without a next token."""
     seen: set[str] = set()
+    standstills, last = 0, ""
     while token is not None:
         if token in seen:
             raise collection.unusable("the ODS gave the same page token twice")
         seen.add(token)
         page = collection.page_of(window, token)
+        goes_on = bool(len(page)) and page.ids[-1] != last
+        standstills = 0 if goes_on else standstills + 1
+        if standstills > _MOST_RESTARTS:
+            raise collection.unusable("the ODS's page tokens lead on and on without another record")
         if len(page):
             yield page
+            last = page.ids[-1]
         token = page.next_token
 
 
@@ -95,12 +103,18 @@ def _parts(
                 (part, None if len(pieces) > 1 else rows)
                 for whole, rows in counted
                 for pieces in [
-                    whole.split(max(2, math.ceil(rows / most))) if _is_large(whole, rows, most) else [whole]
+                    whole.split(min(_MOST_PIECES, max(2, math.ceil(rows / most))))
+                    if _is_large(whole, rows, most)
+                    else [whole]
                 ]
                 for part in pieces
             ]
             counts = pool.map(lambda s: collection.count(s[0]) if s[1] is None else s[1], slices)
             counted = [(part, rows) for (part, _), rows in zip(slices, counts, strict=True)]
+            if sum(rows for _, rows in counted) > 2 * total + most:
+                raise collection.unusable(
+                    "the ODS's counts of a window and of its parts contradict each other"
+                )
     return list(_joined(counted, most))
 
 

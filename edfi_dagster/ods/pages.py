@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from edfi_dagster.ods.answers import Answer
+from edfi_dagster.ods.answers import NO_JSON, Answer
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.changes import ChangeWindow
 from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, TooHeavy, UnusableBody
@@ -24,6 +25,8 @@ RECORDS: Literal["records"] = "records"
 DELETES: Literal["deletes"] = "deletes"
 KEY_CHANGES: Literal["key_changes"] = "key_changes"
 
+# Ten thousand million rows are in no ODS: a larger number is no count.
+_COUNT = re.compile(r"[0-9]{1,10}")
 _SUFFIX = {RECORDS: "", DELETES: "/deletes", KEY_CHANGES: "/keyChanges"}
 # Pages that overlap by one row need two to get on.
 _SMALLEST_PAGE = 2
@@ -332,11 +335,11 @@ def _check_goes_on(page: Page, offset: int) -> None:
 
 def _read_total(answer: Answer) -> int | None:
     value = answer.headers.get("Total-Count", "")
-    return int(value) if value.isdecimal() else None
+    return int(value) if _COUNT.fullmatch(value) else None
 
 
 def _read_partitions(answer: Answer) -> list[str]:
     try:
         return msgspec.json.decode(answer.body, type=_Partitions).page_tokens
-    except msgspec.DecodeError:
+    except NO_JSON:
         raise UnusableBody("the body has no pageTokens") from None

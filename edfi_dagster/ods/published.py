@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edfi_dagster.ods.catalogue import DESCRIPTOR, RESOURCE, Kind
 from edfi_dagster.ods.errors import OdsUnreachable, RequestRefused, UnusableBody
-from edfi_dagster.ods.openapi import DescribedEndpoint, described_endpoints, limit_maximum
+from edfi_dagster.ods.openapi import DescribedEndpoint, read_document
 from edfi_dagster.ods.session import Answer, OdsSession
 
+# Some are of 10 MB; parsed they take many times their size.
+LARGEST_DOCUMENT_BYTES = 64 * 2**20
 # Ed-Fi 2 describes itself in another form; DMS, from 8, names its documents otherwise (api.md section 7).
 _FIRST_WITH_DOCUMENTS, _FIRST_DMS = (3, 0), (8, 0)
 
@@ -82,7 +83,9 @@ class PublishedEndpoints:
         if url is None:
             return _NONE
         try:
-            return self._session.get(url, {}, _described, endpoint=f"{kind}s document")
+            return self._session.get(
+                url, {}, _described, endpoint=f"{kind}s document", largest=LARGEST_DOCUMENT_BYTES
+            )
         except (RequestRefused, OdsUnreachable, UnusableBody):
             # The document is a help, not a need: without it a refusal stays a failure, and a key unknown.
             return _NONE
@@ -102,9 +105,5 @@ def _kind(path: str) -> Kind:
 
 
 def _described(answer: Answer) -> _Document:
-    try:
-        document = json.loads(answer.body)
-        found = {f"{e.namespace}/{e.name}".lower(): e for e in described_endpoints(document)}
-        return _Document(found, limit_maximum(document))
-    except (ValueError, AttributeError, TypeError, KeyError):
-        raise UnusableBody("the body is no OpenAPI document") from None
+    found, page_limit = read_document(answer.body)
+    return _Document({f"{e.namespace}/{e.name}".lower(): e for e in found}, page_limit)

@@ -53,7 +53,7 @@ class Retries:
             try:
                 return attempt(failures > 0)
             except Oversized as error:
-                raise self._too_large(error, endpoint, failures + 1, lighter) from None
+                raise self._too_large(error, endpoint, failures + 1, lighter, wanted) from None
             except Untrusted as error:
                 raise self._untrusted(error) from None
             except (Transient, UnusableBody) as error:
@@ -75,10 +75,14 @@ class Retries:
             kind = UnusableBody
         return self._error(kind, f"{wanted}{error.reason}", endpoint, attempts)
 
-    def _too_large(self, error: Oversized, endpoint: str | None, attempts: int, lighter: bool) -> EdFiError:
+    def _too_large(
+        self, error: Oversized, endpoint: str | None, attempts: int, lighter: bool, wanted: str
+    ) -> EdFiError:
         if lighter:
             return self._error(TooHeavy, error.reason, endpoint, attempts)
-        reason = f"{error.reason}; write a smaller page_size"
+        if wanted:  # not the answer that was asked for, but what it takes to ask
+            return OdsNotReady(f"{wanted}{error.reason}; check base_url", pair=self._pair)
+        reason = f"{error.reason}; write a smaller page_size" if endpoint else error.reason
         return RequestRefused(reason, status=error.status, pair=self._pair, endpoint=endpoint)
 
     def _untrusted(self, error: Untrusted) -> EdFiError:

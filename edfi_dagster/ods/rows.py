@@ -11,10 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Annotated
 
 import msgspec
 
+from edfi_dagster.ods.answers import NO_JSON
 from edfi_dagster.ods.errors import UnusableBody
+
+# What the warehouse holds of one: 64 bits.
+_Version = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class _Identity(msgspec.Struct, gc=False):
@@ -23,12 +28,12 @@ class _Identity(msgspec.Struct, gc=False):
 
 class _Change(msgspec.Struct, gc=False, rename={"change_version": "changeVersion"}):
     id: str
-    change_version: int
+    change_version: _Version
 
 
 class _ChangeOf5(msgspec.Struct, gc=False, rename={"id": "Id", "change_version": "ChangeVersion"}):
     id: str
-    change_version: int
+    change_version: _Version
 
 
 _rows = msgspec.json.Decoder(list[msgspec.Raw])
@@ -87,7 +92,7 @@ def record_lines(body: bytes) -> Lines:
     compact = _compact(body)
     try:
         return Lines(_text(compact), [record.id for record in _identities.decode(compact)])
-    except msgspec.DecodeError:
+    except NO_JSON:
         raise UnusableBody("the body is not a list of records with an id") from None
 
 
@@ -99,7 +104,7 @@ def change_lines(body: bytes) -> Lines:
     compact = _compact(body)
     try:
         text, changes = _text(compact), _read_changes(compact)
-    except msgspec.DecodeError:
+    except NO_JSON:
         raise UnusableBody("the body is not a list of changes with id and changeVersion") from None
     versions = tuple(change.change_version for change in changes)
     if any(later < earlier for earlier, later in pairwise(versions)):
@@ -112,7 +117,7 @@ def record_line(body: bytes) -> bytes:
     compact = _compact(body)
     try:
         _identity.decode(compact)
-    except msgspec.DecodeError:
+    except NO_JSON:
         raise UnusableBody("the body is not a record with an id") from None
     return compact
 
@@ -122,7 +127,7 @@ def _compact(body: bytes) -> bytes:
         if not body.isascii():
             body.decode()  # msgspec lets bytes that are not UTF-8 pass where it copies
         return msgspec.json.format(body, indent=-1)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NO_JSON:
         raise UnusableBody("the body is cut or is not JSON") from None
 
 

@@ -11,7 +11,8 @@ What each fault leads to:
     Content-Length too small, no length at all  retry: what is left is not JSON       UnusableBody
     stall, an answer without an end             given up after the read time-out, or  OdsUnreachable; TooHeavy
                                                 ten times that for the whole; retry
-    more than 512 MiB after decompression       none                                  RequestRefused; TooHeavy
+    more than 512 MiB after decompression, or   none                                  RequestRefused; TooHeavy
+      4 MiB of a token or the root document
     certificate not to be verified              none                                  OdsNotReady
     any other TLS failure                       retry                                 OdsUnreachable
     200 that is cut, no JSON (an HTML page),    retry; a wrong Content-Type alone is  UnusableBody
@@ -76,7 +77,7 @@ from edfi_dagster.ods.errors import (
 from edfi_dagster.ods.oauth import TokenRequest
 from edfi_dagster.ods.retries import Retries
 from edfi_dagster.ods.token import Token, TokenLease
-from edfi_dagster.ods.transport import Transport
+from edfi_dagster.ods.transport import LARGEST_ANSWER_BYTES, LARGEST_STATEMENT_BYTES, Transport
 
 __all__ = ["Answer", "OdsSession", "Tally"]
 
@@ -162,7 +163,10 @@ class OdsSession:
         place = f"{self._base}/"
         try:
             return undocumented(self.settings) or read_discovery(
-                self._retries.persist(lambda retry: json_object(self._get(place, retry=retry))), self.settings
+                self._retries.persist(
+                    lambda retry: json_object(self._get(place, retry=retry, largest=LARGEST_STATEMENT_BYTES))
+                ),
+                self.settings,
             )
         except (RequestRefused, UnusableBody) as error:
             problem = f"does not answer like an Ed-Fi API ({error.reason}); check base_url"
@@ -190,19 +194,31 @@ class OdsSession:
         retries: int | None = None,
         tally: Tally | None = None,
         lighter: bool = False,
+        largest: int = LARGEST_ANSWER_BYTES,
     ) -> T:
         """GET with the token; ``parse`` turns the answer into what is wanted, or raises UnusableBody.
 
-        ``lighter`` tells that the caller can ask for less, and would rather be told TooHeavy than wait.
+        ``lighter`` tells that the caller can ask for less, and would rather be told TooHeavy than wait; ``largest`` is the
+        most bytes the answer may have.
         Raises what the table above says, with tenant, year and ``endpoint`` in the message.
         """
 
         def attempt(retry: bool) -> T:
-            return self._with_token(
-                lambda token, again: parse(
-                    self._get(url, params, token=token, endpoint=endpoint, retry=retry or again, tally=tally)
+            def send(token: Token, again: bool) -> T:
+                renewed = retry or again
+                return parse(
+                    self._get(
+                        url,
+                        params,
+                        token=token,
+                        endpoint=endpoint,
+                        retry=renewed,
+                        tally=tally,
+                        largest=largest,
+                    )
                 )
-            )
+
+            return self._with_token(send)
 
         return self._retries.persist(attempt, retries=retries, endpoint=endpoint, lighter=lighter)
 
@@ -215,12 +231,13 @@ class OdsSession:
         def parse(answer: Answer) -> int:
             document = {key.lower(): value for key, value in json_object(answer).items()}
             newest = document.get("newestchangeversion")
-            if not isinstance(newest, int) or isinstance(newest, bool):
+            if type(newest) is not int or not 0 <= newest < 2**63:
                 raise UnusableBody("availableChangeVersions has no newestChangeVersion")
             return newest
 
         try:
-            return self.get(f"{self.url('changeQueries')}/availableChangeVersions", {}, parse)
+            url = f"{self.url('changeQueries')}/availableChangeVersions"
+            return self.get(url, {}, parse, largest=LARGEST_STATEMENT_BYTES)
         except RequestRefused as error:
             raise OdsNotReady(
                 f"the ODS does not tell its newest change version (HTTP {error.status} from "
@@ -309,13 +326,14 @@ class OdsSession:
         endpoint: str | None = None,
         retry: bool = False,
         tally: Tally | None = None,
+        largest: int = LARGEST_ANSWER_BYTES,
     ) -> Answer:
         for counted in filter(None, (self.tally, tally)):
             counted.add(retry=retry)
         headers = _HEADERS
         if token is not None:
             headers = {**_HEADERS, "Authorization": f"Bearer {token.value}", **self._snapshot_header(url)}
-        answer = self._send("GET", url, headers, endpoint or "", params=params)
+        answer = self._send("GET", url, headers, endpoint or "", params=params, largest=largest)
         if token is not None and answer.status != 401:
             self._token_lease().accept()
         if self._snapshot and snapshots.is_gone(answer) and self._snapshot_header(url):
@@ -344,11 +362,12 @@ class OdsSession:
         *,
         params: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        largest: int = LARGEST_ANSWER_BYTES,
     ) -> Answer:
         owner = endpoint.removesuffix("/deletes").removesuffix("/keyChanges")
         with self.budget.turn(owner) as turn:
             try:
-                answer = self._transport.send(method, url, headers, params=params, body=body)
+                answer = self._transport.send(method, url, headers, params=params, body=body, largest=largest)
             except Transient as error:
                 if error.suffering:
                     turn.suffered()
@@ -374,4 +393,5 @@ class OdsSession:
             return self._lease
 
     def _post(self, url: str, kind: str, body: bytes) -> Answer:
-        return self._send("POST", url, {**_HEADERS, "Content-Type": kind}, "", body=body)
+        headers = {**_HEADERS, "Content-Type": kind}
+        return self._send("POST", url, headers, "", body=body, largest=LARGEST_STATEMENT_BYTES)

@@ -1,4 +1,4 @@
-"""Where the processes of a machine share a token: a file of their own user, locked while it is looked at."""
+"""Where the processes of a machine, or of several, share a token: a file of their own user, locked while it is looked at."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+TOKENS_VARIABLE = "EDFI_DAGSTER_TOKENS"
+"""Environment variable: a folder that several hosts share, so that they share a key's token as well (flock must work there)."""
 # Longer than a token request lasts with its retries, unless the ODS told it to wait for minutes.
 LONGEST_LOCK_SECONDS = 300.0
 _LONGEST_NAP_SECONDS = 0.25
@@ -70,7 +72,7 @@ class FileShelf:
     def read(self) -> Any:
         try:
             return json.loads(self._path.read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     def write(self, content: Any) -> None:
@@ -124,7 +126,7 @@ _IN_MEMORY: dict[str, MemoryShelf] = {}
 
 def _private_folder() -> Path:
     """A folder of ours alone: another user who made it first could read or plant tokens. Raises OSError."""
-    folder = Path(tempfile.gettempdir()) / f"edfi-dagster-{os.getuid()}"
+    folder = Path(os.environ.get(TOKENS_VARIABLE) or tempfile.gettempdir()) / f"edfi-dagster-{os.getuid()}"
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     state = folder.lstat()

@@ -6,6 +6,7 @@ asked for by ``Use-Snapshot``. Both say so when the snapshot is not there: by 41
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -15,6 +16,7 @@ from edfi_dagster.ods.errors import UnusableBody
 Version = tuple[int, int]
 
 USE_SNAPSHOT = {"Use-Snapshot": "true"}
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 _LISTED_UNTIL: Version = (7, 0)
 _LISTED_WITH_DATA_UNTIL: Version = (5, 2)
 
@@ -63,6 +65,6 @@ def _read_snapshot(row: object) -> tuple[str, datetime]:
         identifier, taken = fields["snapshotidentifier"], datetime.fromisoformat(fields["snapshotdatetime"])
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UnusableBody("a snapshot has no snapshotIdentifier or no snapshotDateTime") from None
-    if not isinstance(identifier, str) or not identifier.isprintable() or not identifier:
+    if not isinstance(identifier, str) or not _HEADER_VALUE.fullmatch(identifier):
         raise UnusableBody("a snapshot has no snapshotIdentifier")
     return identifier, taken if taken.tzinfo else taken.replace(tzinfo=UTC)

@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edfi_dagster.config import TenantYear
@@ -167,7 +167,11 @@ def _lifetime(told: object) -> float:
 def _read_record(content: Any) -> _Record:
     """The record in what a shelf holds; an empty one where that is not a record of ours."""
     try:
-        token = Token(str(content["value"]), float(content["asked"]), float(content["seconds"]), ours=False)
+        token = replace(
+            read_token({"access_token": content["value"]}, float(content["asked"])),
+            seconds=float(content["seconds"]),
+            ours=False,
+        )
         return _Record(token, tuple(float(end) for end in content["ends"]))
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (ValueError, KeyError, TypeError, OverflowError, UnusableBody):
         return _Record()

@@ -31,6 +31,10 @@ from edfi_dagster.ods.answers import NO_CONNECTION, Answer, Oversized, Transient
 # An answer may take so many times what may pass between two of its parts.
 WHOLE_ANSWER_TIMES = 10
 LARGEST_ANSWER_BYTES = 512 * 2**20
+# What an ODS says of itself, or as a token, is a few kilobytes; parsed it takes many times its size.
+LARGEST_STATEMENT_BYTES = 4 * 2**20
+# Of the body of an error only type and correlation id are read.
+_LARGEST_COMPLAINT_BYTES = 2**20
 # Measured: larger ones cost more where an answer is compressed.
 _PIECE_BYTES = 2**16
 _CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -79,21 +83,26 @@ class Transport:
         *,
         params: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        largest: int = LARGEST_ANSWER_BYTES,
     ) -> Answer:
-        """The answer, whatever its status. Raises Transient, Oversized or Untrusted."""
+        """The answer, whatever its status; that of an error without a body which is long. ``largest`` as of the whole.
+
+        Raises Transient, Oversized or Untrusted.
+        """
         request = requests.PreparedRequest()
         request.method = method
-        request.url = f"{_canonical(url)}?{urlencode(params)}" if params else _canonical(url)
         request.headers = CaseInsensitiveDict(headers)
         if body is not None:
             request.body = body
             request.headers["Content-Length"] = str(len(body))
         try:
+            request.url = f"{_canonical(url)}?{urlencode(params)}" if params else _canonical(url)
             response = self._adapter.send(
                 request, stream=True, timeout=self._timeouts, verify=self._verify, proxies=self._proxies
             )
             try:
-                return Answer(self._read(response), response.headers, response.status_code)
+                content = self._content(response, min(largest, self._largest))
+                return Answer(content, response.headers, response.status_code)
             finally:
                 # What was read to its end has gone back to the pool already; anything else is not used again.
                 response.raw.close()
@@ -101,28 +110,40 @@ class Transport:
             raise _failure(error) from None
         except urllib3.exceptions.HTTPError as error:
             raise _failure(error, cut=True) from None
+        except ValueError as error:
+            # What http.client makes of lengths that are none.
+            raise _failure(error, cut=True) from None
         except OSError as error:
             # How ``requests`` says that there is no such bundle of certificates.
             raise Untrusted(str(error)) from None
 
-    def _read(self, response: requests.Response) -> bytes:
+    def _content(self, response: requests.Response, largest: int) -> bytes:
+        if response.status_code < 400:
+            return self._read(response, largest)
+        try:
+            return self._read(response, min(largest, _LARGEST_COMPLAINT_BYTES))
+        except Oversized:
+            return b""
+
+    def _read(self, response: requests.Response, largest: int) -> bytes:
         raw = response.raw
         is_encoded = "Content-Encoding" in response.headers
         if raw.length_remaining is not None and not is_encoded:
-            if raw.length_remaining > self._largest:
-                raise self._oversized(response)
+            if raw.length_remaining > largest:
+                raise _oversized(response, largest)
             plain: bytes = raw.read(decode_content=False)
             return plain
         pieces, size = [], 0
         while piece := raw.read(_PIECE_BYTES, decode_content=is_encoded):
             size += len(piece)
-            if size > self._largest:
-                raise self._oversized(response)
+            if size > largest:
+                raise _oversized(response, largest)
             pieces.append(piece)
         return b"".join(pieces)
 
-    def _oversized(self, response: requests.Response) -> Oversized:
-        return Oversized(f"the answer is larger than {self._largest >> 20} MiB", response.status_code)
+
+def _oversized(response: requests.Response, largest: int) -> Oversized:
+    return Oversized(f"the answer is larger than {largest >> 20} MiB", response.status_code)
 
 
 def _verification() -> str | bool:

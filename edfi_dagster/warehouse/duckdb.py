@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _TELL_AFTER_SECONDS = 5.0
 _FETCHED_AT_ONCE = 2000
+_WILD = re.compile(r"[*?\[]")
 
 _RAW = """(tenant_code VARCHAR, api_year INTEGER, pull_date DATE, pull_timestamp TIMESTAMP, file_row_number BIGINT,
 filename VARCHAR, name VARCHAR, ods_version VARCHAR, data_model_version VARCHAR, v JSON)"""
@@ -317,7 +319,8 @@ class DuckDBWarehouse:
 
 
 def _lines(places: Sequence[str]) -> str:
-    listed = ", ".join(map(_literal, places))
+    # In brackets, what would stand for other files stands for itself.
+    listed = ", ".join(_literal(_WILD.sub(r"[\g<0>]", place)) for place in places)
     compression = "zstd" if places[0].endswith(".zst") else "gzip"
     return (
         "SELECT json AS v, filename AS path, row_number() OVER () AS read_order "
