@@ -13,6 +13,7 @@ from edfi_dagster.assets.specs import LAKE_IO_MANAGER, WAREHOUSE_IO_MANAGER, Spe
 from edfi_dagster.automation.everything import Outside, build_automation
 from edfi_dagster.checks.everything import build_checks
 from edfi_dagster.config import Platform, load_platform
+from edfi_dagster.deploy import check_stores
 from edfi_dagster.io_managers import LakeIOManager, Stores, WarehouseIOManager
 from edfi_dagster.resources import EdfiRun, store_resources
 
@@ -52,5 +53,7 @@ def build(platform: Platform, outside: Outside | None = None) -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The definitions of the configured platform, or of the embedded default."""
-    return build(load_platform())
+    """The definitions of the configured platform, or of the embedded default. Raises ConfigError."""
+    platform = load_platform()
+    check_stores(platform)
+    return build(platform)

@@ -11,6 +11,8 @@ import edfi_dagster
 ROOT = Path(edfi_dagster.__file__).parent
 FLOORS = {
     "config": 0,
+    "airflow": 0.5,
+    "deploy": 1,
     "ods": 1,
     "sandbox": 1,
     "lake": 2,

@@ -1,7 +1,7 @@
 """The file-drop sensor: one run for each new file in the folders of ``inputs: {VAR: {folder, pattern}}``.
 
-Per tenant, year, bundle and grain. Where the grains share a folder, a file whose name tells one of them (``PSAT_fall.csv``)
-is of that one, and any other file is run for each. The same content never twice, under whatever name, as the run key holds its hash and
+Per tenant, year, bundle and grain. Where the grains share a folder, a file is of the one that its name tells
+(``PSAT_fall.csv``); one that names none is told of and left alone, as its rows would be those of every grain. The same content never twice, under whatever name, as the run key holds its hash and
 Dagster drops a key that any run ever had. A file that is still being written waits until it was the same at two ticks.
 The cursor is only what was seen: ``{"riverbend|-|grand_bend|2025|INPUT_FILE": {"fall.csv": [size, mtime_ns, sha256]}}``;
 without it, files are read again and nothing is run twice.
@@ -26,7 +26,7 @@ from edfi_dagster.assets.bundles import BundleRun, run_config
 from edfi_dagster.assets.keys import partition_key
 from edfi_dagster.automation.run_history import TRIGGER_TAG, definition_tags
 from edfi_dagster.config import Platform, TenantYear
-from edfi_dagster.config.earthbeam import InputFolder
+from edfi_dagster.config.earthbeam import InputFolder, grain_piece
 from edfi_dagster.earthbeam import BundleError
 from edfi_dagster.earthbeam.filling import fill_path
 from edfi_dagster.earthbeam.workspace import file_digest
@@ -70,8 +70,10 @@ class Place:
     def takes(self, file: Path) -> bool:
         if not fnmatch(file.name, self.pattern):
             return False
+        if len(self.sharing) < 2:
+            return True
         named = [grain for grain in self.sharing if _names(file.stem, grain)]
-        return not named or self.grain == max(named, key=len)
+        return bool(named) and self.grain == max(named, key=len)
 
     def request(self, file: Path, digest: str) -> dg.RunRequest:
         grain = {GRAIN_TAG: self.grain} if self.grain else {}
@@ -173,7 +175,11 @@ class FileDropSensor:
             sharing = () if "{grain}" in place.folder else settings.grains
             for pair in self._platform.bundle_pairs(assets.name):
                 for grain in settings.grains or (None,):
-                    values = {"tenant": pair.tenant, "year": str(pair.year), "grain": grain or ""}
+                    values = {
+                        "tenant": pair.tenant,
+                        "year": str(pair.year),
+                        "grain": grain_piece(grain or ""),
+                    }
                     try:
                         folder = self._platform.folder / fill_path(place.folder, values)
                     except BundleError as error:
@@ -263,7 +269,7 @@ def read_cursor(text: str | None) -> Cursor:
             place: {name: (int(size), int(at), str(digest)) for name, (size, at, digest) in files.items()}
             for place, files in document.items()
         }
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 
@@ -287,7 +293,9 @@ def _files(folder: Path) -> list[Path] | None:
 
 
 def _names(text: str, grain: str) -> bool:
-    return re.search(rf"(?<![a-z0-9]){re.escape(grain)}(?![a-z0-9])", text, re.IGNORECASE) is not None
+    """Whether a file's name tells a grain, with whatever between its parts: ``psat_8-9_fall`` is of ``PSAT 8/9``."""
+    parts = "[^a-z0-9]*".join(map(re.escape, re.findall(r"[A-Za-z0-9]+", grain)))
+    return re.search(rf"(?<![a-z0-9]){parts}(?![a-z0-9])", text, re.IGNORECASE) is not None
 
 
 def _stat(file: Path) -> tuple[int, int]:
@@ -300,5 +308,9 @@ def _tell_unmatched(places: Sequence[Place], listings: Mapping[Path, list[Path] 
         here = [place for place in places if place.folder == folder]
         for file in files or ():
             if not any(place.takes(file) for place in here):
+                if matching := [place for place in here if fnmatch(file.name, place.pattern)]:
+                    grains = ", ".join(matching[0].sharing)
+                    tick.tell("unmatched", f"{file} names none of {grains}; put one into its name")
+                    continue
                 patterns = ", ".join(sorted({place.pattern for place in here}))
                 tick.tell("unmatched", f"{file} matches none of {patterns}")

@@ -21,6 +21,7 @@ from edfi_dagster.warehouse import clock
 from edfi_dagster.warehouse.contract import (
     LEASES,
     Connection,
+    LeaseTerms,
     NotCommitted,
     Waiting,
     Warehouse,
@@ -118,7 +119,7 @@ class Lease:
 def holding(warehouse: Warehouse, pair: TenantYear, *, waiting: Waiting) -> Iterator[Lease]:
     """Hold the pair's lease for the block; waits for another run of the pair to end.
 
-    Raises WarehouseError when it has not ended after half an hour.
+    Raises WarehouseError when it has not ended after half an hour, or where a lease lasts longer, after that.
     """
     holder = _holder()
     started, told = time.monotonic(), False
@@ -126,7 +127,7 @@ def holding(warehouse: Warehouse, pair: TenantYear, *, waiting: Waiting) -> Iter
         sent = clock.seconds()
         if (other := _take(warehouse, pair, holder)) is None:
             break
-        if time.monotonic() - started > LONGEST_WAIT_SECONDS:
+        if time.monotonic() - started > _longest_wait(warehouse.lease_terms):
             raise WarehouseError(
                 f"{pair}: another run ({_place(other)}) still works on it; end it, then run again"
             )
@@ -192,8 +193,14 @@ def _is_held(holder: str | None, renewed: datetime | None, now: datetime, lasts:
     return abs(_aware(now) - _aware(renewed)) <= timedelta(seconds=lasts)
 
 
+def _longest_wait(terms: LeaseTerms) -> float:
+    """Seconds to wait for another run: a lease whose holder died on another machine has expired by then."""
+    return max(LONGEST_WAIT_SECONDS, terms.lasts + 2 * terms.renewed_every)
+
+
 def _holder() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}:{uuid.uuid4().hex}"
+    process = os.getpid()
+    return f"{socket.gethostname()}:{process}:{_started(process)}:{_machine()}:{uuid.uuid4().hex}"
 
 
 def _place(holder: str) -> str:
@@ -203,10 +210,22 @@ def _place(holder: str) -> str:
 
 def _is_dead(holder: str) -> bool:
     """Whether the holder was a process of this machine that has ended; one that cannot be told is alive."""
-    host, process, started, *_ = holder.split(":")
-    if host != socket.gethostname() or not started or not Path("/proc/self/stat").exists():
+    _, process, started, machine, *_ = holder.split(":")
+    if not started or not machine or machine != _machine():
         return False
     return _started(int(process)) != started
+
+
+def _machine() -> str:
+    """What numbers this process's neighbours: a boot of a kernel and, in it, the container; empty where that is not told.
+
+    Not the name of the host: containers may share that, and clones of a machine do.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
 
 
 def _started(process: int) -> str:

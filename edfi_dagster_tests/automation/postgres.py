@@ -38,7 +38,7 @@ def unprivileged() -> dict[str, Any]:
 
 @contextmanager
 def running_postgres(binaries: Path) -> Iterator[dict[str, str]]:
-    """The server, gone at the end; gives the environment of the production dagster.yaml that leads to it."""
+    """The server, gone at the end; gives the environment that leads a deployed dagster.yaml to it."""
     who = unprivileged()
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     try:

@@ -177,23 +177,18 @@ def test_each_grain_has_its_own_folder_and_the_same_content_is_run_for_each(
     assert [config["grain"] for config in configs] == ["Fall", "Winter"]
 
 
-def test_grains_that_share_a_folder_take_the_files_that_name_them_and_both_those_that_name_none(
+def test_grains_that_share_a_folder_take_the_files_that_name_them_and_one_that_names_none_is_told_of(
     make_daemon: MakeDaemon, tmp_path: Path
 ) -> None:
-    daemon = make_daemon(grains=["SAT", "PSAT", "PSAT_NMSQT"], parameters={"API_YEAR": "{year}"})
-    for name in ("SAT.csv", "psat-2025.csv", "PSAT_NMSQT.csv", "Saturday.csv"):
+    daemon = make_daemon(grains=["SAT", "PSAT 10", "PSAT/NMSQT"], parameters={"API_YEAR": "{year}"})
+    for name in ("SAT.csv", "psat10-2025.csv", "PSAT_NMSQT.csv", "Saturday.csv"):
         drop(tmp_path, name, text=name)
-    tick(daemon)
-    found = tick(daemon).requests
+    told = tick(daemon).skipped
+    assert "Saturday.csv names none of SAT, PSAT 10, PSAT/NMSQT; put one into its name" in told
     grains: dict[str, set[str]] = {}
-    for request in found:
+    for request in tick(daemon).requests:
         grains.setdefault(request.tags["edfi/file"], set()).add(request.tags["edfi/grain"])
-    assert grains == {
-        "SAT.csv": {"SAT"},
-        "psat-2025.csv": {"PSAT"},
-        "PSAT_NMSQT.csv": {"PSAT_NMSQT"},
-        "Saturday.csv": {"SAT", "PSAT", "PSAT_NMSQT"},
-    }
+    assert grains == {"SAT.csv": {"SAT"}, "psat10-2025.csv": {"PSAT 10"}, "PSAT_NMSQT.csv": {"PSAT/NMSQT"}}
 
 
 def test_files_of_a_bundle_that_cannot_be_read_wait_until_it_can(

@@ -1,4 +1,4 @@
-"""The two dagster.yaml: the local one, and the production one as it would be deployed, on a real Postgres."""
+"""The two dagster.yaml: the local one, and that of a deployment on one host, on a real Postgres."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
-from dagster._config import process_config
 from dagster._core.instance.config import dagster_instance_config
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.test_utils import create_run_for_test
@@ -22,12 +20,7 @@ from edfi_dagster_tests.automation.postgres import find_binaries, running_postgr
 from edfi_dagster_tests.bench import Bench
 
 LOCAL = Path(edfi_dagster.__file__).parents[1] / "dagster.yaml"
-PRODUCTION = Path(edfi_dagster.__file__).parent / "automation" / "production" / "dagster.yaml"
-ENVIRONMENT = {
-    "DAGSTER_NAMESPACE": "dagster",
-    "EDFI_DAGSTER_IMAGE": "registry.example.org/edfi-dagster:1",
-    "DAGSTER_LOGS_BUCKET": "logs",
-}
+DEPLOYED = Path(edfi_dagster.__file__).parent / "deploy" / "templates" / "compose" / "dagster.yaml"
 
 
 def settings_of(file: Path) -> Mapping[str, Any]:
@@ -36,7 +29,7 @@ def settings_of(file: Path) -> Mapping[str, Any]:
     return settings
 
 
-@pytest.mark.parametrize("file", [LOCAL, PRODUCTION], ids=["local", "production"])
+@pytest.mark.parametrize("file", [LOCAL, DEPLOYED], ids=["local", "deployed"])
 def test_dagster_takes_it_and_retries_crashes_only(file: Path) -> None:
     settings = settings_of(file)
     assert settings["run_retries"]["enabled"] is True
@@ -44,7 +37,7 @@ def test_dagster_takes_it_and_retries_crashes_only(file: Path) -> None:
     assert settings["telemetry"] == {"enabled": False}
 
 
-@pytest.mark.parametrize("file", [LOCAL, PRODUCTION], ids=["local", "production"])
+@pytest.mark.parametrize("file", [LOCAL, DEPLOYED], ids=["local", "deployed"])
 def test_one_run_at_a_time_per_tenant_and_year(file: Path, instance: dg.DagsterInstance) -> None:
     def a_run(partition: str) -> dg.DagsterRun:
         tags = {"dagster/partition": partition}
@@ -56,16 +49,6 @@ def test_one_run_at_a_time_per_tenant_and_year(file: Path, instance: dg.DagsterI
     assert running.is_blocked(a_run("grand_bend|2025"))
     assert not running.is_blocked(a_run("grand_bend|2026"))
     assert not running.is_blocked(a_run("lakeview|2025"))
-
-
-def test_the_run_launcher_of_production_takes_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    k8s = pytest.importorskip("dagster_k8s", reason="dagster-k8s is not installed")
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    config = yaml.safe_load(PRODUCTION.read_text())["run_launcher"]["config"]
-    taken = process_config(k8s.K8sRunLauncher.config_type(), config)
-    assert taken.success and taken.value, taken.errors
-    assert taken.value["job_image"] == ENVIRONMENT["EDFI_DAGSTER_IMAGE"]
 
 
 @pytest.fixture(scope="module")
@@ -81,15 +64,15 @@ def postgres() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def production(
+def deployed(
     postgres: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.DagsterInstance]:
-    """The instance of the production file, but for the folder of logs, which is not on S3."""
-    for name, value in {**ENVIRONMENT, **postgres}.items():
+    """The instance of the deployment's file, but for the folder of logs."""
+    for name, value in postgres.items():
         monkeypatch.setenv(name, value)
     home = tmp_path / "home"
     home.mkdir()
-    shutil.copy(PRODUCTION, home / "dagster.yaml")
+    shutil.copy(DEPLOYED, home / "dagster.yaml")
     logs = {
         "module": "dagster._core.storage.local_compute_log_manager",
         "class": "LocalComputeLogManager",
@@ -100,23 +83,21 @@ def production(
         yield instance
 
 
-def test_production_runs_on_postgres(
-    production: dg.DagsterInstance, make_bench: Callable[..., Bench]
-) -> None:
+def test_runs_on_postgres(deployed: dg.DagsterInstance, make_bench: Callable[..., Bench]) -> None:
     bench = make_bench("students", descriptors=("sexDescriptors",))
-    first = run(bench, production)
+    first = run(bench, deployed)
     assert first.success
-    assert materialized(production, first)["raw_edfi_3/students"]["edfi/rows_loaded"] == bench.store.count(
+    assert materialized(deployed, first)["raw_edfi_3/students"]["edfi/rows_loaded"] == bench.store.count(
         "students"
     )
-    assert materialized(production, run(bench, production)) == {}
+    assert materialized(deployed, run(bench, deployed)) == {}
     bench.verify(["students", "sexDescriptors"])
 
-    assert type(production.run_storage).__name__ == "PostgresRunStorage"
-    assert type(production.event_log_storage).__name__ == "PostgresEventLogStorage"
-    assert production.run_retries_enabled
-    assert production.run_monitoring_enabled
-    assert type(production.run_coordinator).__name__ == "QueuedRunCoordinator"
-    queue = production.get_concurrency_config().run_queue_config
-    assert queue and queue.max_concurrent_runs == 25
+    assert type(deployed.run_storage).__name__ == "PostgresRunStorage"
+    assert type(deployed.event_log_storage).__name__ == "PostgresEventLogStorage"
+    assert deployed.run_retries_enabled
+    assert deployed.run_monitoring_enabled
+    assert type(deployed.run_coordinator).__name__ == "QueuedRunCoordinator"
+    queue = deployed.get_concurrency_config().run_queue_config
+    assert queue and queue.max_concurrent_runs == 4
     assert [limit["key"] for limit in queue.tag_concurrency_limits] == ["dagster/partition"]

@@ -56,7 +56,7 @@ def set_holder(warehouse: AnyWarehouse, holder: str, age: timedelta = timedelta(
 
 def holder_of(process: int) -> str:
     started = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
-    return f"{socket.gethostname()}:{process}:{started}:0123"
+    return f"{socket.gethostname()}:{process}:{started}:{lease._machine()}:0123"
 
 
 def test_lease_of_a_live_process_is_waited_for_and_taken_over_when_it_dies(
@@ -86,22 +86,35 @@ def test_lease_of_a_live_process_is_waited_for_and_taken_over_when_it_dies(
     ("holder", "age", "is_free"),
     [
         (
-            f"{socket.gethostname()}:{os.getpid()}:12:0123",
+            f"{socket.gethostname()}:{os.getpid()}:12:{lease._machine()}:0123",
             timedelta(),
             True,
         ),  # the number was given out again
-        ("elsewhere:1:12:0123", timedelta(), False),
-        ("elsewhere:1:12:0123", ALMOST_SILENT, False),
-        ("elsewhere:1:12:0123", SILENT, True),
-        ("elsewhere:1:12:0123", timedelta(seconds=-3600), True),  # written before the clock stepped back
-        ("elsewhere:1::0123", timedelta(seconds=10), False),
+        # Containers of one name, as on a host's own network: what has that number here says nothing.
+        (f"{socket.gethostname()}:{os.getpid()}:12:another-boot/4026531836:0123", timedelta(), False),
+        ("elsewhere:1:12:another-boot/4026531836:0123", timedelta(), False),
+        ("elsewhere:1:12:another-boot/4026531836:0123", ALMOST_SILENT, False),
+        ("elsewhere:1:12:another-boot/4026531836:0123", SILENT, True),
+        # Written before the clock stepped back.
+        ("elsewhere:1:12:another-boot/4026531836:0123", timedelta(seconds=-3600), True),
+        ("elsewhere:1:::0123", timedelta(seconds=10), False),
+        ("elsewhere:1:12:0123", timedelta(seconds=10), False),  # of an earlier version
     ],
-    ids=["dead here", "fresh", "just alive", "silent", "from the future", "cannot be told"],
+    ids=[
+        "dead here",
+        "another container of our name",
+        "fresh",
+        "just alive",
+        "silent",
+        "from the future",
+        "cannot be told",
+        "of an earlier version",
+    ],
 )
 def test_lease_is_free_when_its_holder_is_dead_or_silent(
     another: Open, monkeypatch: pytest.MonkeyPatch, holder: str, age: timedelta, is_free: bool
 ) -> None:
-    monkeypatch.setattr(lease, "LONGEST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "_longest_wait", lambda terms: 0.0)
     lasts = timedelta(seconds=another().lease_terms.lasts)
     set_holder(another(), holder, {ALMOST_SILENT: lasts * 0.98, SILENT: lasts * 1.01}.get(age, age))
     if is_free:
@@ -113,6 +126,12 @@ def test_lease_is_free_when_its_holder_is_dead_or_silent(
             holding(another(), PAIR, waiting=print),
         ):
             pass
+
+
+def test_who_waits_outlasts_the_lease_of_a_run_that_died_on_another_machine() -> None:
+    """Also where statements, and leases with them, may last for hours."""
+    for terms in (LeaseTerms(), LeaseTerms(lasts=7_560, renewed_every=60, longest_transaction=7_320)):
+        assert lease._longest_wait(terms) > terms.lasts + terms.renewed_every
 
 
 def test_nothing_commits_after_a_take_over(another: Open) -> None:

@@ -328,7 +328,7 @@ def test_transaction_starts_only_while_the_lease_outlasts_it(
 def test_first_row_of_a_pair_inserted_twice_is_one_lease(
     warehouse: SnowflakeWarehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "LONGEST_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(lease, "_longest_wait", lambda terms: 0.0)
     with warehouse.connected() as connection:
         for _ in range(2):
             connection.run("INSERT INTO edfi3._meta_leases (tenant_code, api_year) VALUES (?, ?)", list(PAIR))
