@@ -13,12 +13,12 @@ from edfi_dagster.cli.app import FAILED, platform_and_pair, told
 from edfi_dagster.config import ConfigError, Platform, TenantYear
 
 
-@click.group()
+@click.group(short_help="Assessment files through Earthmover and Lightbeam.")
 def bundle() -> None:
     """Bundles: files → Earthmover → Ed-Fi records → Lightbeam → ODS, or straight into the raw tables."""
 
 
-@bundle.command()
+@bundle.command(short_help="Run a bundle for one tenant and year.")
 @click.argument("name")
 @click.option("--tenant", required=True, help="Tenant code, as in the configuration.")
 @click.option("--year", required=True, type=int, help="School year, named by its spring.")

@@ -64,7 +64,7 @@ def run_bundle_assets(
 ) -> BundleReport:
     """Run a configured bundle; ``terse`` says on standard error what it does.
 
-    Raises ConfigError for a file of a variable that the bundle does not read.
+    Raises ConfigError for a file or parameter that the bundle does not ask for.
     """
     (assets,) = (one for one in bundles_of(platform, AssetKeys(platform)) if one.name == name)
     _check_inputs(assets, config)
@@ -129,9 +129,13 @@ def _short(asset: str, report: BundleReport) -> str:
 
 
 def _check_inputs(assets: BundleAssets, config: BundleRun) -> None:
-    if assets.outline is None:
+    outline = assets.outline
+    if outline is None:
         return
-    known = {one.variable for one in assets.outline.inputs} | set(assets.settings.inputs)
+    if unknown := outline.unknown(config.parameters):
+        named = ", ".join(parameter.name for parameter in outline.parameters)
+        raise ConfigError(f"--param: {assets.name} asks for no {', '.join(unknown)}; it asks for {named}")
+    known = {one.variable for one in outline.inputs} | set(assets.settings.inputs)
     unknown = sorted(set(config.files) - known)
     if unknown:
         raise ConfigError(

@@ -45,6 +45,7 @@ _FILLED_IN = frozenset({"tenant", "year", "grain", "file"})
 _BUNDLE = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NOT_IN_PATHS = re.compile(r"[^A-Za-z0-9.-]+")
 
 
 def _hook(value: object) -> object:
@@ -65,11 +66,22 @@ def _moment(value: object) -> object:
     return value.isoformat() if isinstance(value, date) else value
 
 
+def grain_piece(grain: str) -> str:
+    """The grain in paths and names of rows, where only letters, digits, _, . and - may stand: ``PSAT 8/9`` → ``PSAT_8_9``."""
+    return _NOT_IN_PATHS.sub("_", grain)
+
+
 def _grain(value: str) -> str:
-    check_path_piece(value, "grain")
     if "__" in value:
         raise ValueError(f"grain {value!r} holds __, which separates it from the bundle's name; use single _")
+    if "|" in value or not value.isprintable():
+        raise ValueError(f"grain {value!r} holds | or a character that cannot be seen; take it out")
+    check_path_piece(grain_piece(value), "grain")
     return value
+
+
+def _parameter(value: object) -> str:
+    return "<secret>" if isinstance(value, Mapping | Secret) else "<text>"
 
 
 def _pattern(value: str) -> str:
@@ -97,7 +109,11 @@ Hook = Annotated[
 ]
 Moment = Annotated[StrictStr, BeforeValidator(_moment)]
 Grain = Annotated[StrictStr, AfterValidator(_grain)]
-Parameters = Mapping[str, ScalarText]
+Parameter = Annotated[
+    Annotated[ScalarText, Tag("<text>")] | Annotated[Secret, Tag("<secret>")],
+    Discriminator(_parameter),
+]
+Parameters = Mapping[str, Parameter]
 EndpointNames = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_endpoint_names)]
 StatusCode = Annotated[int, Field(strict=True, ge=100, le=599)]
 
@@ -106,24 +122,33 @@ class EarthmoverTool(Model):
     """How Earthmover is run. `concurrency` is over all bundles; the time limit is per run, in minutes."""
 
     path: Command = "earthmover"
+    """Command, or path of the program."""
     concurrency: Count = 2
+    """Runs at a time, over all bundles, on each machine."""
     timeout_minutes: Duration = 60
+    """Time limit of one run."""
 
 
 class LightbeamTool(Model):
     """How Lightbeam is run. `pool_size` is its number of connections to one ODS."""
 
     path: Command = "lightbeam"
+    """Command, or path of the program."""
     concurrency: Count = 1
+    """Runs at a time, over all bundles, on each machine."""
     timeout_minutes: Duration = 120
+    """Time limit of one run."""
     pool_size: Count = 8
+    """Connections to one ODS."""
 
 
 class InputFolder(Model):
     """Where a bundle's files are dropped. `{tenant}`, `{year}` and `{grain}` are filled in."""
 
     folder: PathTemplate
+    """Where files are dropped."""
     pattern: Annotated[Text, AfterValidator(_pattern)] = "*"
+    """Which files are taken."""
 
 
 BundleInput = Annotated[
@@ -136,11 +161,17 @@ class StudentIds(Model):
     """How the students in a file are matched with the roster, and how many must match."""
 
     roster: Annotated[str, BeforeValidator(_roster)] = "warehouse"
+    """warehouse, or the path of a file."""
     roster_warehouse: Warehouse | None = None
+    """Where the roster is read, if not in the platform's warehouse."""
     required_match_rate: Share = 0.5
+    """Share of students that must match, or the run stops."""
     id_types: tuple[Text, ...] = ()
+    """Kinds of student ids to try, such as District and State."""
     columns: tuple[Text, ...] = ()
+    """Columns of the file to try."""
     wrapper: ConfigPath | None = None
+    """Folder of the student-id wrapper; else packages/student_id_wrapper above the bundle."""
 
     @model_validator(mode="after")
     def _one_roster(self) -> Self:
@@ -153,68 +184,104 @@ class EarthmoverOptions(Model):
     """Options of a bundle's Earthmover run."""
 
     selector: Text | None = None
+    """Only these destinations."""
     force: Flag = False
+    """Run also over what was done before."""
     skip_hashing: Flag = True
+    """Leave Earthmover's own memory of files out."""
     show_graph: Flag = False
+    """Draw the graph."""
     show_stacktrace: Flag = False
+    """Print where an error came from."""
     results_file: Flag = False
+    """Keep Earthmover's results file."""
 
 
 class LightbeamOptions(Model):
     """Options of a bundle's Lightbeam run. `max_failed_share` of the records may be refused, 0.0 to 1.0."""
 
     command: Literal["validate", "send", "validate+send", "delete"] = "validate+send"
+    """What Lightbeam does."""
     selector: Text | None = None
+    """Only these endpoints."""
     wipe: Flag = False
+    """Forget what was cached of the ODS."""
     force: Flag = False
+    """Send also what was sent before."""
     older_than: Moment | None = None
+    """Send again only what was sent before this moment."""
     newer_than: Moment | None = None
+    """Send again only what was sent after this moment."""
     resend_status_codes: tuple[StatusCode, ...] = (401, 403, 404, 409, 429, 500, 502, 503, 504)
+    """Records that were answered so are sent again."""
     max_failed_share: Share = 0.0
+    """Share of records that may be refused."""
 
 
 class Sideload(Model):
     """What of a bundle's output is loaded straight into the raw tables, and as which versions."""
 
     endpoints: EndpointNames = "all"
+    """Which outputs are loaded."""
     ods_version: Text | None = None
+    """Version told with the rows; else the ODS's."""
     data_model_version: Text | None = None
+    """Data model told with the rows; else the ODS's."""
     full_refresh: Flag = False
+    """Replace what was loaded before."""
 
 
 class Hooks(Model):
     """Functions (`package.module:function`) or commands (a list of words) before and after a bundle."""
 
     preprocess: Hook | None = None
+    """Before Earthmover; what it returns fills parameters."""
     postprocess: Hook | None = None
+    """After everything else."""
 
 
 class Archive(Model):
     """Which files of a bundle's run are kept in the lake."""
 
     raw: Flag = True
+    """The files as they came."""
     transformed: Flag = True
+    """What Earthmover made of them."""
 
 
 class Bundle(Model):
     """One bundle: a folder of Earthmover and Lightbeam configuration, its files, and where its records go.
 
-    Parameters and inputs may hold `{tenant}`, `{year}`, `{grain}`, `{file}` and the results of `preprocess`.
+    Parameters and inputs may hold `{tenant}`, `{year}`, `{grain}`, `{file}` and the results of `preprocess`. A parameter
+    that is a secret is `{env: NAME}` or `{file: PATH}`. `API_YEAR` is the school year unless it is given.
     """
 
     path: ConfigPath
+    """Folder of the bundle."""
     applies_to: Mapping[TenantCode, tuple[Year, ...]] | None = None
+    """Tenants and their years; else all."""
     parameters: Parameters = Field(default={})
+    """Parameters of Earthmover."""
     inputs: Mapping[str, BundleInput] = Field(default={})
+    """Files by variable: a path, or a folder that is watched."""
     grains: tuple[Grain, ...] = ()
+    """Runs that a tenant and year are split into, such as SAT and PSAT."""
     grain_parameter: Text | None = None
+    """The parameter that is given the grain."""
     student_ids: StudentIds | None = None
+    """Matching with the roster; none without it."""
     destination: Literal["ods", "warehouse", "none"] = "ods"
+    """The ODS by Lightbeam, the raw tables, or the archive alone."""
     earthmover: EarthmoverOptions = EarthmoverOptions()
+    """Options of Earthmover."""
     lightbeam: LightbeamOptions = LightbeamOptions()
+    """Options of Lightbeam."""
     sideload: Sideload = Sideload()
+    """For destination: warehouse."""
     hooks: Hooks = Hooks()
+    """What is done before and after."""
     archive: Archive = Archive()
+    """Which files are kept in the lake."""
 
     @model_validator(mode="after")
     def _templates_can_be_filled(self) -> Self:
@@ -223,12 +290,15 @@ class Bundle(Model):
             *_variable_problems("inputs", self.inputs),
         ]
         for name, template in self.parameters.items():
-            problems += self._unknown_placeholders(("parameters", name), template, _FILLED_IN)
+            if isinstance(template, str):
+                problems += self._unknown_placeholders(("parameters", name), template, _FILLED_IN)
         for name, place in self.inputs.items():
             folder = place.folder if isinstance(place, InputFolder) else place
             problems += self._unknown_placeholders(("inputs", name), folder, _FILLED_IN - {"file"})
-        if len(set(self.grains)) != len(self.grains):
-            problems.append((("grains",), "names a grain twice; name each once"))
+        if len({grain_piece(grain).lower() for grain in self.grains}) != len(self.grains):
+            problems.append(
+                (("grains",), "names a grain twice, or two that are one in paths; name each once")
+            )
         if problems:
             raise Problems(problems)
         return self
@@ -260,20 +330,30 @@ class Runway(Model):
     """The Runway service that runs bundles elsewhere."""
 
     base_url: Url | None = None
+    """Root of its API."""
     token_url: Url | None = None
+    """Where its tokens are had."""
     audience: Text | None = None
+    """Audience of the token."""
     partner: Text | None = None
+    """Code of the partner."""
     client_id: Secret | None = None
+    """Key."""
     client_secret: Secret | None = None
+    """Secret."""
 
 
 class Earthbeam(Model):
     """Bundles by name, and the tools that run them."""
 
     earthmover: EarthmoverTool = EarthmoverTool()
+    """How Earthmover is run."""
     lightbeam: LightbeamTool = LightbeamTool()
+    """How Lightbeam is run."""
     bundles: Mapping[str, Bundle] = {}
+    """Bundles by name."""
     runway: Runway | None = None
+    """The Runway service, where bundles run there."""
 
     @model_validator(mode="after")
     def _bundle_names_are_apart(self) -> Self:

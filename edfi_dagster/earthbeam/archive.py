@@ -16,23 +16,28 @@ from pathlib import Path
 import msgspec
 
 from edfi_dagster.config import TenantYear
+from edfi_dagster.config.earthbeam import grain_piece
 from edfi_dagster.earthbeam.errors import EarthbeamError
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import PulledFile
-from edfi_dagster.lake.store import LakeStore
+from edfi_dagster.lake.store import RESTRICTED, LakeStore
 from edfi_dagster.lake.written import Written
+from edfi_dagster.ods.answers import NO_JSON
 
 _SUFFIXES = {"zstd": ".zst", "gzip": ".gz"}
 _CHUNK = 1 << 20
 
 
 class Done(msgspec.Struct, frozen=True):
-    """What a bundle's last complete run was of, and the files it left. ``newest`` is the ODS's change version after it."""
+    """What a bundle's last complete run was of, and the files it left. ``newest`` is the ODS's change version after it,
+    ``loaded`` the names and stamps of what it loaded straight into raw tables.
+    """
 
     fingerprint: str
     archived: tuple[str, ...]
     newest: int | None
     at: datetime
+    loaded: dict[str, datetime] = {}
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,8 @@ class Archive:
 
     @property
     def name(self) -> str:
-        """``psat_sat__sat``: the bundle and grain in names of paths, tables' rows and match rates."""
-        return self.bundle if self.grain is None else f"{self.bundle}__{self.grain}"
+        """``psat_sat__PSAT_10``: the bundle and grain in names of paths, tables' rows and match rates."""
+        return self.bundle if self.grain is None else f"{self.bundle}__{grain_piece(self.grain)}"
 
     @property
     def state(self) -> str:
@@ -70,7 +75,7 @@ class Archive:
 
     def keep_restricted(self, file: Path, stamp: datetime, fingerprint: str) -> str:
         """Store rows of students who were not recognised, apart from all else."""
-        return self.keep(file, f"_restricted/{self.folder(stamp, fingerprint)}")
+        return self.keep(file, f"{RESTRICTED}/{self.folder(stamp, fingerprint)}")
 
     def keep_records(self, file: Path, path: str) -> PulledFile:
         """Store records one a line, without blanks around them. Raises EarthbeamError for a line that is no JSON."""
@@ -95,7 +100,7 @@ class Archive:
             return None
         try:
             done = msgspec.json.decode(self.lake.read(path), type=Done)
-        except msgspec.DecodeError:
+        except NO_JSON:
             return None
         return done if all(map(self.lake.exists, done.archived)) else None
 
@@ -110,7 +115,7 @@ class Archive:
 def _check_record(record: bytes, file: Path, number: int) -> None:
     try:
         found = msgspec.json.decode(record, type=msgspec.Raw)
-    except msgspec.DecodeError:
+    except NO_JSON:
         found = None
     if found is None or not record.startswith(b"{"):
         raise EarthbeamError(

@@ -22,6 +22,7 @@ import yaml
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.config.earthbeam import Bundle, InputFolder
+from edfi_dagster.config.secrets import Secret
 from edfi_dagster.earthbeam.checkout import commit_of
 from edfi_dagster.earthbeam.errors import BundleError
 from edfi_dagster.earthbeam.filling import Lenient, fill
@@ -29,9 +30,11 @@ from edfi_dagster.earthbeam.rendering import Composed, Parsed, compose
 
 DATA_EXTENSIONS = ("jsonl", "json", "ndjson")
 NO_MATCH, MATCH_RATES = "input_no_student_id_match", "student_id_match_rates"
-_FORMAT = "1"
+_FORMAT = "2"
 _INPUT = re.compile(r"^\$\{(\w+)\}$|^/inputs/(\w+)/")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(?!sources\b|transformations\b|destinations\b)(\w+))")
+_FILE_OF_SOURCE = re.compile(r"""^\s+file:\s*["']?\$\{(\w+)\}""", re.MULTILINE)
+_OUTPUT = re.compile(r"\w[\w.-]*")
 _OWN_PARAMETERS = frozenset({"OUTPUT_DIR", "STATE_FILE", "TMP_DIR", "TEMPORARY_DIRECTORY"})
 
 
@@ -81,9 +84,23 @@ class BundleOutline(msgspec.Struct, frozen=True):
     title: str | None = None
     commit: str | None = None
 
-    def check(self, parameters: Mapping[str, str], inputs: Iterable[str]) -> None:
-        """Raises BundleError for a value the bundle does not know, a parameter it asks for, or an input that is missing."""
+    def unknown(self, parameters: Iterable[str]) -> list[str]:
+        """Of these names, those that nothing in the bundle's YAML asks for."""
+        known = {p.name for p in self.parameters} | {i.variable for i in self.inputs}
+        return sorted(set(parameters) - known)
+
+    def check(
+        self, parameters: Mapping[str, str], inputs: Iterable[str], *, asked: Iterable[str] = ()
+    ) -> None:
+        """Raises BundleError for a value the bundle does not know, a parameter it asks for, or an input that is missing.
+
+        ``asked`` are the parameters that were given for this one run, of which it has to know every one.
+        """
         problems = [
+            f"there is no parameter {name}; known are {', '.join(p.name for p in self.parameters)}"
+            for name in self.unknown(asked)
+        ]
+        problems += [
             f"{p.name} is {parameters[p.name]!r}; write one of {', '.join(p.allowed)}"
             for p in self.parameters
             if p.allowed and p.name in parameters and parameters[p.name] not in p.allowed
@@ -204,32 +221,44 @@ def _renderings(bundle: Bundle, pairs: Sequence[TenantYear]) -> Iterator[dict[st
 def bundle_parameters(
     bundle: Bundle, pair: TenantYear, grain: str | None, known: dict[str, str]
 ) -> dict[str, str]:
-    """The configured parameters, filled in; ``known`` holds the file's name and what a hook returned."""
+    """The configured parameters without the secrets, filled in; ``known`` holds the file's name and what a hook returned.
+
+    ``API_YEAR``, which most public bundles ask for, is the pair's year unless it is configured.
+    """
     values = known | {"tenant": pair.tenant, "year": str(pair.year), "grain": grain or ""}
-    filled = {name: fill(value, values) for name, value in bundle.parameters.items()}
+    plain = {name: value for name, value in bundle.parameters.items() if isinstance(value, str)}
+    filled = {name: fill(value, values) for name, value in plain.items()}
     if bundle.grain_parameter and grain is not None:
         filled[bundle.grain_parameter] = grain
-    return filled
+    return {"API_YEAR": str(pair.year), **filled}
+
+
+def secret_parameters(bundle: Bundle) -> dict[str, str]:
+    """The configured parameters that are secrets, read now. Raises ConfigError for one that is missing."""
+    return {name: value.read() for name, value in bundle.parameters.items() if isinstance(value, Secret)}
 
 
 def _outline(bundle: Bundle, composed: Sequence[Composed]) -> tuple[BundleOutline, set[Path]]:
     metadata, read = _metadata(bundle.path)
     outputs: dict[str, tuple[str, int]] = {}
-    sources: dict[str, dict[str, None]] = {}
+    sources: dict[str, dict[str, bool]] = {}
     for one in composed:
         for name, settings in one.block("destinations").items():
-            file = f"{name}.{settings['extension']}" if settings.get("extension") else name
+            file = _output_file(bundle, name, settings)
             outputs[name] = (file, outputs.get(name, (file, 0))[1] + 1)
         for name, settings in one.block("sources").items():
             if isinstance(settings, dict) and (variable := input_variable(settings)):
-                sources.setdefault(variable, {})[name] = None
+                sources.setdefault(variable, {})[name] = not settings.get("optional")
+        # A variable with an empty default is not seen in what was rendered.
+        for variable in (name for file in one.read for name in _found(_FILE_OF_SOURCE, file)):
+            sources.setdefault(variable, {})
     if not outputs:
         raise BundleError(f"{bundle.path}: has no destinations, so it makes nothing; add them to its YAML")
     made = tuple(
         Output(name, file, _resource(file), always=times == len(composed))
         for name, (file, times) in outputs.items()
     )
-    inputs = tuple(_inputs(metadata, {name: tuple(found) for name, found in sources.items()}))
+    inputs = tuple(_inputs(metadata, sources))
     parameters = tuple(_parameters(metadata, bundle, composed, {i.variable for i in inputs}))
     outline = BundleOutline(str(bundle.path), made, inputs, parameters, metadata.get("display_name"))
     return outline, read.union(*(one.read for one in composed))
@@ -240,14 +269,24 @@ def _resource(file: str) -> str | None:
     return name if extension in DATA_EXTENSIONS else None
 
 
-def _inputs(metadata: Mapping[str, Any], sources: Mapping[str, tuple[str, ...]]) -> Iterator[BundleInput]:
+def _output_file(bundle: Bundle, name: str, settings: Mapping[str, Any]) -> str:
+    if not _OUTPUT.fullmatch(name):
+        raise BundleError(
+            f"{bundle.path}: destination {name!r} is no name of a file; use letters, digits, _, - and ."
+        )
+    extension = settings.get("extension")
+    return f"{name}.{extension}" if extension else name
+
+
+def _inputs(metadata: Mapping[str, Any], sources: Mapping[str, Mapping[str, bool]]) -> Iterator[BundleInput]:
+    """``sources`` are variable → the sources that read its file, and whether these need it."""
     told = {row["env_var"]: row for row in _rows(metadata, "input_files")}
     for variable in dict.fromkeys([*told, *sources]):
         if variable == "EDFI_ROSTER_FILE" or variable == "MATCH_RATES_FILE":
             continue
-        row = told.get(variable, {})
-        required = bool(row.get("is_required", variable in sources))
-        yield BundleInput(variable, sources.get(variable, ()), required, tuple(row.get("file_type") or ()))
+        row, reading = told.get(variable, {}), sources.get(variable, {})
+        required = bool(row.get("is_required", any(reading.values())))
+        yield BundleInput(variable, tuple(reading), required, tuple(row.get("file_type") or ()))
 
 
 def _parameters(
@@ -257,11 +296,11 @@ def _parameters(
     defaults: dict[str, str] = {}
     for one in composed:
         defaults |= one.parameters
-    given = set(bundle.parameters) | set(crosswalk_parameters(bundle)) | {"MATCH_RATES_SOURCE_TYPE"}
-    used = {name for one in composed for file in one.read for name in _used(file)}
-    for name in sorted(
-        {*told, *used, *defaults} - inputs - _OWN_PARAMETERS - {"EDFI_ROSTER_FILE", "MATCH_RATES_FILE"}
-    ):
+    given = {*bundle.parameters, *crosswalk_parameters(bundle), "MATCH_RATES_SOURCE_TYPE", "API_YEAR"}
+    used = {name for one in composed for file in one.read for name in _found(_VARIABLE, file)}
+    # What is only configured is among the parameters of the rendering as well.
+    known = {*told, *used, *(set(defaults) - set(bundle.parameters)), "API_YEAR"}
+    for name in sorted(known - inputs - _OWN_PARAMETERS - {"EDFI_ROSTER_FILE", "MATCH_RATES_FILE"}):
         row = told.get(name, {})
         yield BundleParameter(
             name,
@@ -272,10 +311,11 @@ def _parameters(
         )
 
 
-def _used(file: Path) -> Iterator[str]:
+def _found(pattern: re.Pattern[str], file: Path) -> Iterator[str]:
+    """The variables that ``pattern`` finds in a file of Earthmover's configuration."""
     if file.suffix in {".yaml", ".yml"} and file.name.startswith("earthmover") and file.is_file():
-        for first, second in _VARIABLE.findall(file.read_text(encoding="utf-8")):
-            yield first or second
+        for found in pattern.finditer(file.read_text(encoding="utf-8")):
+            yield next(filter(None, found.groups()))
 
 
 def _rows(metadata: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

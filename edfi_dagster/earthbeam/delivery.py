@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,20 +63,13 @@ class Delivery:
 
     def send(self, outputs: Sequence[WrittenOutput]) -> None:
         """Raises ToolFailed where more records are refused than may."""
-        state = SentState(self.space.scratch / "state")
-        path = f"{self.archive.state}/sent_{self.target.short}.json.zst"
-        if not state.load(self.job.lake, path, self.target.identity, self.target.newest):
-            self.job.warn(
-                "the ODS is older than what it was sent before: it was restored, so all records are sent again"
-            )
-        lightbeam = self._lightbeam(outputs, state)
-        try:
-            with self.job.turn("lightbeam"):
+        with self._sent_before() as state:
+            lightbeam = self._lightbeam(outputs, state)
+            try:
                 self.sent = lightbeam.send(self._resources)
-        finally:
-            self.newest = newest_of(self.session) if self.sent else self.newest
-            state.keep_only(self.space.outputs, self._resources)
-            state.save(self.job.lake, path, self.target.identity, self.newest)
+            finally:
+                self.newest = newest_of(self.session) if self.sent else self.newest
+                state.keep_only(self.space.outputs, self._resources)
         for outcome in self.sent:
             if not outcome.offered and outcome.records:
                 self.job.warn(
@@ -86,15 +79,28 @@ class Delivery:
 
     def delete(self, outputs: Sequence[WrittenOutput]) -> None:
         """Raises ToolFailed where more records stay than may."""
+        with self._sent_before() as state:
+            self.deleted = self._lightbeam(outputs, state).delete(self._resources)
+        check_share("not deleted", self.deleted, self.job.settings.lightbeam.max_failed_share)
+
+    @contextmanager
+    def _sent_before(self) -> Iterator[SentState]:
+        """Lightbeam's turn, and what the ODS was sent before; it is kept after the block, however that ends.
+
+        Read only when it is our turn: a run of another file of this bundle may have sent until then.
+        """
         state = SentState(self.space.scratch / "state")
         path = f"{self.archive.state}/sent_{self.target.short}.json.zst"
-        state.load(self.job.lake, path, self.target.identity, self.target.newest)
-        try:
-            with self.job.turn("lightbeam"):
-                self.deleted = self._lightbeam(outputs, state).delete(self._resources)
-        finally:
-            state.save(self.job.lake, path, self.target.identity, self.newest)
-        check_share("not deleted", self.deleted, self.job.settings.lightbeam.max_failed_share)
+        with self.job.turn("lightbeam"), self.job.turn_of(path):
+            # As it is now: that run has moved the ODS on, which must not look like an ODS that went back.
+            if not state.load(self.job.lake, path, self.target.identity, newest_of(self.session)):
+                self.job.warn(
+                    "the ODS is older than what it was sent before: it was restored, so all records are sent again"
+                )
+            try:
+                yield state
+            finally:
+                state.save(self.job.lake, path, self.target.identity, self.newest)
 
     @property
     def _cache(self) -> Path:

@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -45,13 +45,17 @@ class EarthmoverRun:
 
 @dataclass(frozen=True)
 class Earthmover:
-    """How one run calls Earthmover. ``state_file`` counts only without ``skip_hashing``."""
+    """How one run calls Earthmover. ``state_file`` counts only without ``skip_hashing``.
+
+    ``secrets`` are parameters that go by its environment: the words of a command are there for every user of the machine.
+    """
 
     tool: EarthmoverTool
     options: EarthmoverOptions
     space: Workspace
     state_file: Path | None = None
     results_file: Path | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def run(
         self,
@@ -67,12 +71,11 @@ class Earthmover:
         for forced in (self.options.force, True):
             self.space.clear_outputs()
             argv = self._argv(given, recoded, force=forced)
+            environment = scrubbed_environment(self.space.scratch, without={**composed.parameters, **given})
             ended = run_child(
                 argv,
                 folder=self.space.project,
-                environment=scrubbed_environment(
-                    self.space.scratch, without={**composed.parameters, **given}
-                ),
+                environment={**environment, **self.secrets},
                 seconds=self.tool.timeout_minutes * 60,
                 log=self.space.scratch / "earthmover.log",
             )
@@ -80,7 +83,7 @@ class Earthmover:
             if ended.code != UNCHANGED:
                 break
         if ended.code != 0:
-            raise ToolFailed(f"Earthmover failed: {_first_error(ended)}")
+            raise ToolFailed(f"Earthmover failed: {_first_error(ended, self.secrets)}")
         written = written_outputs(outline.outputs, self.space.outputs, self._expected(composed))
         return EarthmoverRun(written, seconds, tuple(sorted({name for name, _, _ in recoded})))
 
@@ -181,9 +184,18 @@ def written_outputs(
 
 def count_records(file: Path) -> int:
     """Lines that are not blank; of a CSV file its rows without the header."""
-    if file.suffix == ".csv":
+    if file.suffix != ".csv":
+        return _filled_lines(file)
+    try:
         with file.open(encoding="utf-8", errors="replace", newline="") as text:
-            return max(0, sum(1 for row in csv.reader(text) if any(row)) - 1)
+            rows = sum(1 for row in csv.reader(text, strict=True) if any(row))
+    except csv.Error:
+        # A template quotes values as they are, with the quotes that are in them; it writes a row a line.
+        rows = _filled_lines(file)
+    return max(0, rows - 1)
+
+
+def _filled_lines(file: Path) -> int:
     with file.open("rb") as lines:
         return sum(1 for line in lines if not line.isspace())
 
@@ -205,7 +217,7 @@ def _given_as(settings: Mapping[str, object], inputs: Mapping[str, Path]) -> str
     return next((name for name, path in inputs.items() if str(path) == file), None)
 
 
-def _first_error(ended: Finished) -> str:
+def _first_error(ended: Finished, secrets: Mapping[str, str]) -> str:
     """The last line that Earthmover logged as an error; it goes on in the next lines where the message does."""
     message = ""
     for line in ended.lines():
@@ -217,6 +229,8 @@ def _first_error(ended: Finished) -> str:
             message = f"{message} {line.strip()}"
     if not message:
         return f"exit code {ended.code}, and no error in its log"
+    for name, secret in secrets.items():
+        message = message.replace(secret, f"<{name}>")
     places = [f"line {line} of {Path(file).name}" for line, file in _PLACE.findall(message)]
     words = scrubbed(_PLACE.sub("", message))
     return f"{words} ({places[-1]})" if places else words

@@ -6,7 +6,8 @@ import importlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ from typing import Any
 from edfi_dagster.earthbeam.errors import ToolFailed
 from edfi_dagster.earthbeam.process import find_tool, run_child
 from edfi_dagster.earthbeam.result import BundleResult
+from edfi_dagster.lake.store import LakeStore
+from edfi_dagster.warehouse.contract import Warehouse
 
 _SECONDS = 3600.0
+_CHUNK, _ROWS_AT_ONCE = 1 << 20, 200
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Shells have braces of their own, so only names that are known are filled in.
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
@@ -25,6 +30,7 @@ class HookCall:
     """What a hook is told. ``folder`` is gone after the run; a preprocess hook may leave files there for it.
 
     ``inputs`` (variable → file) are those known before it runs. ``outputs`` and ``result`` are a postprocess hook's alone.
+    A function may ``keep`` files in the lake and ``insert_rows`` into tables of the warehouse.
     """
 
     bundle: str
@@ -35,6 +41,34 @@ class HookCall:
     inputs: Mapping[str, Path] = field(default_factory=dict)
     outputs: Path | None = None
     result: BundleResult | None = None
+    lake: LakeStore | None = field(default=None, repr=False)
+    warehouse: Warehouse | None = field(default=None, repr=False)
+
+    def keep(self, file: Path, path: str) -> str:
+        """Store a file in the lake as ``path`` below its root, as it is; its address there. Raises LakeError."""
+        assert self.lake is not None
+        with file.open("rb") as source, self.lake.writing(path) as stream:
+            shutil.copyfileobj(source, stream, _CHUNK)
+        return self.lake.uri(path)
+
+    def insert_rows(self, table: str, rows: Sequence[Mapping[str, object]]) -> int:
+        """Append rows (column → value, the same columns in each) to a table that is there; all of them or none.
+
+        ``table`` lies in the schema of the raw tables. Returns how many. Raises WarehouseError, ToolFailed.
+        """
+        assert self.warehouse is not None
+        columns = list(rows[0]) if rows else []
+        wrong = [name for name in (table, *columns) if not _NAME.fullmatch(name)]
+        if wrong or any(list(row) != columns for row in rows):
+            raise ToolFailed(f"rows for {table}: give the same columns in each, of letters, digits and _")
+        marks = f"({', '.join('?' * len(columns))})"
+        with self.warehouse.connected() as connection, connection.transaction():
+            place = f"{connection.table(table)} ({', '.join(columns)})"
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                batch = rows[start : start + _ROWS_AT_ONCE]
+                values = [value for row in batch for value in row.values()]
+                connection.run(f"INSERT INTO {place} VALUES {', '.join([marks] * len(batch))}", values)  # noqa: S608
+        return len(rows)
 
 
 def run_hook(hook: str | tuple[str, ...], call: HookCall, values: Mapping[str, str]) -> dict[str, str]:

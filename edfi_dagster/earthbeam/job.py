@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from edfi_dagster.config import Platform, TenantYear
-from edfi_dagster.config.earthbeam import Bundle, InputFolder
+from edfi_dagster.config.earthbeam import Bundle, InputFolder, grain_piece
 from edfi_dagster.earthbeam.bundle import bundle_parameters, crosswalk_parameters
 from edfi_dagster.earthbeam.errors import BundleError
 from edfi_dagster.earthbeam.filling import fill_path
@@ -64,6 +65,11 @@ class BundleJob:
         return settings
 
     @property
+    def grain_piece(self) -> str:
+        """The grain as it stands in paths; empty without one."""
+        return grain_piece(self.grain or "")
+
+    @property
     def folder(self) -> Path:
         """Where documents of the ODS are remembered between runs."""
         return self.cache or self.platform.folder / ".dagster" / "earthbeam"
@@ -74,9 +80,14 @@ class BundleJob:
         settings = earthbeam.earthmover if tool == "earthmover" else earthbeam.lightbeam
         return turn(self.folder / "turns", tool, settings.concurrency, tell=self.tell)
 
+    def turn_of(self, state: str) -> AbstractContextManager[None]:
+        """Held while the state of that path in the lake is read, used and written on this machine."""
+        name = hashlib.sha256(state.encode()).hexdigest()[:16]
+        return turn(self.folder / "turns", f"state_{name}", 1, tell=self.tell)
+
     def found_inputs(self, known: Mapping[str, str]) -> dict[str, Path]:
         """Variable → file, given or configured; ``known`` holds what a hook returned. Raises BundleError."""
-        values = {"tenant": self.pair.tenant, "year": str(self.pair.year), "grain": self.grain or "", **known}
+        values = {"tenant": self.pair.tenant, "year": str(self.pair.year), "grain": self.grain_piece, **known}
         found = dict(self.inputs)
         for variable, place in self.settings.inputs.items():
             if variable in found:

@@ -91,6 +91,10 @@ class _Composer:
             self.read.add(folder / name)
             if (folder / name).is_file():
                 return folder / name
+        if not folder.is_dir():
+            raise BundleError(
+                f"{folder}: there is no such folder; check the bundle out there or correct the path"
+            )
         raise BundleError(f"{folder}: holds no {CONFIG_FILES[0]}; give the folder that has it")
 
     def _take_settings(self, file: Path) -> None:

@@ -7,6 +7,7 @@ sideload → run log → postprocess → clean-up. What goes wrong is in the res
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,14 @@ from typing import Any
 
 from edfi_dagster.config import ConfigError
 from edfi_dagster.earthbeam.archive import Archive, Done
-from edfi_dagster.earthbeam.bundle import MATCH_RATES, NO_MATCH, BundleOutline, project_folder, read_outline
+from edfi_dagster.earthbeam.bundle import (
+    MATCH_RATES,
+    NO_MATCH,
+    BundleOutline,
+    project_folder,
+    read_outline,
+    secret_parameters,
+)
 from edfi_dagster.earthbeam.delivery import Delivery, load_straight
 from edfi_dagster.earthbeam.earthmover import tool_versions
 from edfi_dagster.earthbeam.errors import EarthbeamError, ToolFailed
@@ -24,11 +32,13 @@ from edfi_dagster.earthbeam.hooks import HookCall, run_hook
 from edfi_dagster.earthbeam.job import BundleJob
 from edfi_dagster.earthbeam.result import BundleResult
 from edfi_dagster.earthbeam.run_log import write_run_log
+from edfi_dagster.earthbeam.sources import outside_files
 from edfi_dagster.earthbeam.transform import ROSTER, Transformation
 from edfi_dagster.earthbeam.workspace import Workspace, file_digest, fingerprint, workspace
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.errors import EdFiError
 from edfi_dagster.warehouse.contract import WarehouseError
+from edfi_dagster.warehouse.ledger import latest_loaded
 
 # What may go wrong in a run and is told in its result; anything else is a fault of this program.
 EXPECTED = (EarthbeamError, EdFiError, LakeError, WarehouseError, ConfigError, OSError)
@@ -52,6 +62,7 @@ def run_bundle(job: BundleJob) -> BundleResult:
         run.log()
         if run.result.is_done and not run.result.unchanged:
             run.postprocess()
+            run.note_done()
         return run.result
 
 
@@ -71,6 +82,8 @@ class _Run:
         )
         self.archive = Archive(job.lake, job.pair, job.bundle, job.grain, job.platform.lake.compression)
         self.known: dict[str, str] = {}
+        self.outside: dict[str, str] | None = {}
+        self.newest: int | None = None
 
     def work(self) -> None:
         settings = self.job.settings
@@ -82,17 +95,24 @@ class _Run:
             inputs = self.job.found_inputs(self.known)
             self._set(files={name: str(path) for name, path in inputs.items()})
             parameters = self.job.all_parameters(inputs, self.known)
+            secrets = secret_parameters(settings)
             outline = read_outline(settings, [self.job.pair], cache=self.job.folder / "outlines")
-            outline.check(parameters, inputs)
+            given = {**dict.fromkeys(secrets, ""), **parameters}
+            outline.check(given, inputs, asked=self.job.parameters)
+            self._tell_unknown(outline)
             self._set(commit=outline.commit)
-        transformation = Transformation(self.job, self.archive, self.space, inputs)
+        transformation = Transformation(self.job, self.archive, self.space, inputs, secrets)
         if settings.student_ids is not None:
             self.job.warehouse.prepare([])
         with self._timed("roster"):
             parameters |= transformation.roster(self._values())
         with self._timed("bundle"):
-            self.space.install(project_folder(settings), transformation.composed(parameters))
+            parameters |= transformation.absent(parameters)
+            composed = transformation.composed(parameters)
+            self.space.install(project_folder(settings), composed)
             digests = {name: file_digest(path) for name, path in inputs.items()}
+            known = [Path(parameters[ROSTER])] if ROSTER in parameters else []
+            self.outside = outside_files(composed, [*inputs.values(), *known])
             self._set(fingerprint=self._fingerprint(parameters, digests))
         if settings.destination != "ods":
             self._process(transformation, outline, parameters, digests, None)
@@ -117,7 +137,7 @@ class _Run:
         inputs = transformation.inputs
         with self._timed("archive raw"):
             if self.job.settings.archive.raw:
-                self._keep("raw", list(inputs.values()))
+                self._keep("raw", inputs)
         with self._timed("earthmover"):
             run, match = transformation.run(outline, parameters)
         self._set(outputs=run.outputs, recoded=run.recoded, match=match)
@@ -131,10 +151,7 @@ class _Run:
         with self._timed("student ids"):
             self._check_matches()
         self._deliver(delivery)
-        if self._left_nothing_behind():
-            newest = delivery.newest if delivery else None
-            done = Done(self.result.fingerprint, self.result.archived, newest, self.result.started_at)
-            self.archive.note_done(done)
+        self.newest = delivery.newest if delivery else None
 
     def _fingerprint(self, parameters: Mapping[str, str], digests: Mapping[str, str]) -> str:
         settings = self.job.settings
@@ -144,18 +161,34 @@ class _Run:
         ods = self.job.platform.ods(self.job.pair).base_url
         selector = settings.earthmover.selector or ""
         content = self.space.content()
-        return fingerprint(content, plain, digests, roster, tool_versions(), delivery, ods, selector)
+        return fingerprint(
+            content, plain, digests, roster, self.outside or {}, tool_versions(), delivery, ods, selector
+        )
+
+    def _tell_unknown(self, outline: BundleOutline) -> None:
+        """A configured parameter that a bundle does not ask for may be a slip, or be there for its next version."""
+        if unknown := outline.unknown(self.job.settings.parameters):
+            self.job.warn(f"{self.job.bundle} asks for no parameter {', '.join(unknown)}")
 
     def _is_done_before(self, delivery: Delivery | None) -> bool:
         """Whether the last complete run was of the very same, left its files, and the ODS has not gone back since."""
         settings = self.job.settings
-        if self.job.force or settings.earthmover.force or settings.lightbeam.force:
+        if self.job.force or settings.earthmover.force or settings.lightbeam.force or self.outside is None:
             return False
         done = self.archive.last_done()
-        if done is None or done.fingerprint != self.result.fingerprint:
+        if done is None or done.fingerprint != self.result.fingerprint or not self._are_loaded(done):
             return False
         now = delivery.newest if delivery else None
         return done.newest is None or now is None or now >= done.newest
+
+    def _are_loaded(self, done: Done) -> bool:
+        """Whether the warehouse of today has what that run loaded; another one may be configured since."""
+        if not done.loaded:
+            return True
+        self.job.warehouse.prepare([])
+        with self.job.warehouse.connected() as connection:
+            latest = latest_loaded(connection, self.job.pair)
+        return all(latest.get(name) == stamp for name, stamp in done.loaded.items())
 
     def _check_matches(self) -> None:
         match = self.result.match
@@ -181,16 +214,20 @@ class _Run:
             ):
                 transformed.append(file)
         graphs = [file for file in self.space.project.glob("graph.*") if settings.earthmover.show_graph]
-        self._keep("transformed", [*transformed, *graphs, *([results] if results.is_file() else [])])
+        kept = [*transformed, *graphs, *([results] if results.is_file() else [])]
+        self._keep("transformed", {file.name: file for file in kept})
 
     def _restricted(self, file: Path) -> None:
         path = self.archive.keep_restricted(file, self.result.started_at, self.result.fingerprint)
         self._set(archived=(*self.result.archived, path))
 
-    def _keep(self, kind: str, files: list[Path]) -> None:
+    def _keep(self, kind: str, files: Mapping[str, Path]) -> None:
+        """Archive files; those of one name, as inputs from several folders may have, in a folder by variable."""
         folder = f"{self.archive.folder(self.result.started_at, self.result.fingerprint)}/{kind}"
-        kept = tuple(self.archive.keep(file, folder) for file in files)
-        self._set(archived=(*self.result.archived, *kept))
+        names = Counter(file.name for file in files.values())
+        for name, file in files.items():
+            place = f"{folder}/{name}" if names[file.name] > 1 else folder
+            self._set(archived=(*self.result.archived, self.archive.keep(file, place)))
 
     def _deliver(self, delivery: Delivery | None) -> None:
         settings = self.job.settings
@@ -216,9 +253,24 @@ class _Run:
                 delivery.delete(outputs)
 
     def _left_nothing_behind(self) -> bool:
-        """Whether there is nothing to try again: no record failed, and it was no deletion, which is to be done when asked."""
+        """Whether there is nothing to try again: every record is where it belongs, and it was no deletion, which is to be
+        done when asked.
+        """
         outcomes = (*self.result.validated, *self.result.sent)
-        return not any(outcome.failed for outcome in outcomes) and not self.result.deleted
+        is_left = any(o.failed or (o.records and not o.offered) for o in outcomes)
+        return not is_left and not self.result.deleted and self.result.is_done
+
+    def note_done(self) -> None:
+        """Note that this is done, with all that comes after it; what left something behind is done again."""
+        if not self._left_nothing_behind():
+            return
+        result = self.result
+        loaded = {outcome.name: outcome.pull_timestamp for outcome in result.loaded}
+        done = Done(result.fingerprint, result.archived, self.newest, result.started_at, loaded)
+        try:
+            self.archive.note_done(done)
+        except LakeError as error:
+            self.job.warn(f"it was not noted that this is done, so it will be done again: {error}")
 
     # -- at the end --------------------------------------------------------------------------------------
 
@@ -252,8 +304,17 @@ class _Run:
         self._set(failure=words, failed_step=self.step)
 
     def _call(self, **about: Any) -> HookCall:
-        pair = self.job.pair
-        return HookCall(self.job.bundle, pair.tenant, pair.year, self.job.grain, self.space.scratch, **about)
+        job, pair = self.job, self.job.pair
+        return HookCall(
+            job.bundle,
+            pair.tenant,
+            pair.year,
+            job.grain,
+            self.space.scratch,
+            lake=job.lake,
+            warehouse=job.warehouse,
+            **about,
+        )
 
     def _values(self) -> dict[str, str]:
         pair = self.job.pair

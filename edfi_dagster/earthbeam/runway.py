@@ -6,9 +6,10 @@ goes on with the same job. The content decides which job a file has, not its nam
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,6 +36,7 @@ from edfi_dagster.ods.shelf import Locked, find_shelf
 
 # Runway's clock and ours may differ.
 _CLOCK = timedelta(days=1)
+_CLAIMS = 5
 
 
 def _nothing(sentence: str) -> None:
@@ -173,22 +175,29 @@ class _Submission:
         try:
             # Two runs of one file would each make a job.
             with find_shelf(f"runway-{self.fingerprint[:2]}").locked():
-                if self._sending.force:
-                    self._memory.forget()
-                with self.placed("read"):
-                    self._remembered = self._memory.read()
-                self._was_sent_before = (
-                    self._remembered is not None and self._remembered.started_at is not None
-                )
-                if not self._was_sent_before:
-                    self._make_and_fill()
-                    self._start()
+                if self._sending.force or not self._is_started():
+                    with self._alone():
+                        self._go_on()
         except Locked as error:
             raise RunwayError(f"another run is sending this file ({error})").at(
                 self.job.pair, self.job.label, "read"
             ) from None
         what = "was sent before" if self._was_sent_before else "started"
         self._sending.tell(f"{self.job.pair} {self.job.label}: {what}, Runway's job {self.remembered.uid}")
+
+    def _is_started(self) -> bool:
+        """Whether nothing is left but to wait, as far as the lake remembers."""
+        with self.placed("read"):
+            self._remembered = self._memory.read()
+        self._was_sent_before = self._remembered is not None and self._remembered.started_at is not None
+        return self._was_sent_before
+
+    def _go_on(self) -> None:
+        if self._sending.force:
+            self._memory.forget()
+        if not self._is_started():
+            self._make_and_fill()
+            self._start()
 
     def settle(self, output_set: OutputSet) -> None:
         """Note what the job left."""
@@ -202,6 +211,20 @@ class _Submission:
             yield
         except RunwayError as error:
             raise error.at(self.job.pair, self.job.label, step) from None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other machine sends the file in the block; where two step back from each other, they try again."""
+        with ExitStack() as held:
+            for attempt in range(1, _CLAIMS + 1):
+                try:
+                    held.enter_context(self._memory.sending(force=self._sending.force))
+                    break
+                except RunwayError as error:
+                    if attempt == _CLAIMS:
+                        raise error.at(self.job.pair, self.job.label, "read") from None
+                self._sending.sleep(random.uniform(0.5, 3.0))
+            yield
 
     def _make_and_fill(self) -> None:
         if self._remembered is None:

@@ -25,13 +25,14 @@ from requests.utils import get_environ_proxies
 
 from edfi_dagster.earthbeam.runway_errors import RunwayError, RunwayRefused, RunwayUnreachable
 from edfi_dagster.earthbeam.scrubbing import scrubbed
-from edfi_dagster.ods.answers import seconds_before_retry
+from edfi_dagster.ods.answers import NO_JSON, seconds_before_retry
 
 ATTEMPTS = 6
 CONNECT_SECONDS, READ_SECONDS = 15.0, 120.0
 # Of these it is certain that nothing was done; after any other 5xx it is not.
 _NOT_DONE = frozenset({408, 425, 429, 503})
 _FINAL_5XX = frozenset({501, 505})
+_LARGEST_ANSWER_BYTES = 64 * 2**20
 _CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _ADDRESS = re.compile(r"\w+://\S+|\?\S+")
 
@@ -61,7 +62,7 @@ class Reply:
         """The body as JSON. Raises RunwayError."""
         try:
             return msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except NO_JSON:
             raise RunwayError(f"HTTP {self.status} with a body that is cut or is not JSON") from None
 
     def refusal(self, remedy: str = "", *, hidden: str = "") -> RunwayRefused:
@@ -143,10 +144,11 @@ class Http:
                     data=body,
                     timeout=self._timeouts,
                     allow_redirects=False,
+                    stream=True,
                     proxies=get_environ_proxies(asking.url),
                     verify=_verification(),
                 )
-                reply = Reply(response.status_code, response.content)
+                reply = Reply(response.status_code, _content(response))
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise _failure(error, asking.url) from None
         except OSError:
@@ -157,6 +159,14 @@ class Http:
             wait = float(told) if told.isdecimal() else 0.0
             raise _Failed(f"HTTP {reply.status}", unsure=reply.status not in _NOT_DONE, wait=wait)
         return reply
+
+
+def _content(response: requests.Response) -> bytes:
+    """Raises RunwayError for an answer that no Runway gives."""
+    content: bytes = response.raw.read(_LARGEST_ANSWER_BYTES + 1, decode_content=True)
+    if len(content) > _LARGEST_ANSWER_BYTES:
+        raise RunwayError(f"the answer is larger than {_LARGEST_ANSWER_BYTES >> 20} MiB")
+    return content
 
 
 def _verification() -> str | bool:
@@ -205,7 +215,7 @@ def _message(body: bytes) -> str:
     """What Runway says in ``message``, a text or several; empty for any other body, such as a file store's XML."""
     try:
         said = msgspec.json.decode(body)["message"]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+    except (*NO_JSON, KeyError, TypeError):
         return ""
     text = "; ".join(map(str, said)) if isinstance(said, list) else str(said)
     return scrubbed(_ADDRESS.sub("<address>", text))

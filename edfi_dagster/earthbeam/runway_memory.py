@@ -1,6 +1,7 @@
 """What the lake remembers of each file sent to Runway, so that none is sent twice.
 
 _earthbeam/runway/<tenant>/<year>/<fingerprint>.json                 the job, and how far it came
+_earthbeam/runway/<tenant>/<year>/<fingerprint>.sending/<since>_…    who sends the file right now
 _restricted/_earthbeam/runway/<tenant>/<year>/<fingerprint>.json     where its files go, until they are there
 """
 
@@ -8,8 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from datetime import datetime
+import re
+import socket
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -18,9 +23,13 @@ from edfi_dagster.config import TenantYear
 from edfi_dagster.earthbeam.runway_client import NewJob, OutputSet
 from edfi_dagster.earthbeam.runway_errors import RunwayError
 from edfi_dagster.lake import paths
-from edfi_dagster.lake.store import LakeStore
+from edfi_dagster.lake.store import RESTRICTED, LakeStore
+from edfi_dagster.ods.answers import NO_JSON
 
 _CHUNK = 1 << 20
+_SINCE = "%Y%m%dT%H%M%S"
+# The addresses to upload to are good for one hour.
+_LONGEST_SENDING = timedelta(hours=2)
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -41,13 +50,52 @@ class _Addresses(msgspec.Struct, frozen=True):
     upload_urls: dict[str, str]
 
 
+def this_machine() -> str:
+    """A name that no other machine, or container, has."""
+    return re.sub(r"[^A-Za-z0-9.-]", "-", f"{socket.gethostname()}-{uuid.getnode():x}")
+
+
 class RunwayMemory:
     """What is remembered of one job, by its fingerprint. Raises LakeError."""
 
-    def __init__(self, lake: LakeStore, pair: TenantYear, fingerprint: str) -> None:
+    def __init__(
+        self, lake: LakeStore, pair: TenantYear, fingerprint: str, *, machine: str | None = None
+    ) -> None:
         self._lake = lake
+        self._machine = machine or this_machine()
         self._path = f"_earthbeam/runway/{paths.pair_folder(pair)}/{fingerprint}.json"
-        self._secret_path = f"_restricted/{self._path}"
+        self._secret_path = f"{RESTRICTED}/{self._path}"
+
+    @contextmanager
+    def sending(self, *, force: bool = False) -> Iterator[None]:
+        """Keep other machines from sending the file meanwhile; those of this one take turns by a lock. Raises RunwayError.
+
+        A lake cannot write only what is not there yet. So whoever sends says so first, and looks then whether anybody else
+        did: of two at once at least one sees the other and steps back. What a machine that died has said counts for two hours.
+        """
+        folder = f"{self._path.removesuffix('.json')}.sending"
+        own = f"{folder}/{datetime.now(UTC):{_SINCE}}_{self._machine}_{uuid.uuid4().hex[:8]}"
+        with self._lake.writing(own):
+            pass
+        try:
+            others = [] if force else list(self._others(folder))
+            if others:
+                since, machine = min(others)
+                raise RunwayError(
+                    f"{machine} has been sending this file since {since:%H:%M} UTC; if that run is gone, send it after "
+                    f"{since + _LONGEST_SENDING:%H:%M} UTC, or with force: true"
+                )
+            yield
+        finally:
+            self._lake.delete(own)
+
+    def _others(self, folder: str) -> Iterator[tuple[datetime, str]]:
+        oldest = datetime.now(UTC) - _LONGEST_SENDING
+        for name in self._lake.children(folder):
+            said, machine, _ = name.split("_")
+            since = datetime.strptime(said, _SINCE).replace(tzinfo=UTC)
+            if machine != self._machine and since > oldest:
+                yield since, machine
 
     def read(self) -> Remembered | None:
         """None where nothing is. One whose answer was kept, but not noted, has its ``uid`` again. Raises RunwayError."""
@@ -55,7 +103,7 @@ class RunwayMemory:
             return None
         try:
             found = msgspec.json.decode(self._lake.read(self._path), type=Remembered)
-        except msgspec.DecodeError:
+        except NO_JSON:
             raise RunwayError(
                 f"what the lake remembers of this file, {self._path}, cannot be read; look in Runway whether it was sent, "
                 "and if not, send it with force: true"

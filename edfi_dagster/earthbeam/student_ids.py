@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edfi_dagster.config import TenantYear
-from edfi_dagster.earthbeam.bundle import MATCH_RATES, NO_MATCH
-from edfi_dagster.earthbeam.earthmover import count_records
+from edfi_dagster.earthbeam.bundle import MATCH_RATES
 from edfi_dagster.earthbeam.result import MatchOutcome
 from edfi_dagster.ods.catalogue import standard_endpoints
 from edfi_dagster.warehouse.contract import Connection, RawTable
@@ -130,15 +129,21 @@ def read_rates(outputs: Path) -> tuple[Rate, ...]:
 
 
 def matched(
-    outputs: Path, required: float, rates: Sequence[Rate], rows: int | None, *, stored: bool
+    unmatched: int | None, required: float, rates: Sequence[Rate], rows: int | None, *, stored: bool
 ) -> MatchOutcome:
-    """How this file's own rows matched. ``rows`` is how many it has, if that could be counted."""
-    unmatched = count_records(outputs / f"{NO_MATCH}.csv") if (outputs / f"{NO_MATCH}.csv").is_file() else 0
-    counted = rows if rows is not None else max((rate.rows for rate in rates), default=unmatched)
-    share = None if not counted else max(0.0, 1 - unmatched / counted)
-    return MatchOutcome(
-        required, share, counted, unmatched, tuple(rate.plain() for rate in rates), stored=stored
-    )
+    """How this file's own rows matched. ``rows`` is how many it has, ``unmatched`` how many of them found no student.
+
+    Where either cannot be counted, the best rate tells instead.
+    """
+    best = max(rates, key=lambda rate: rate.rate, default=None)
+    counted = rows if rows is not None else best.rows if best else unmatched or 0
+    share: float | None = None
+    if unmatched is None and rows != 0:
+        share = best.rate if best else 0.0
+    elif counted:
+        share = max(0.0, 1 - (unmatched or 0) / counted)
+    found = tuple(rate.plain() for rate in rates)
+    return MatchOutcome(required, share, counted, unmatched or 0, found, stored=stored)
 
 
 def count_rows(settings: Mapping[str, Any], file: Path) -> int | None:
@@ -151,9 +156,13 @@ def count_rows(settings: Mapping[str, Any], file: Path) -> int | None:
     if kind not in {"csv", "tsv"} or not str(header).isdigit():
         return None
     encoding = str(settings.get("encoding") or "utf-8")
-    with file.open(encoding=encoding, errors="replace", newline="") as text:
-        rows = csv.reader(text, delimiter="\t" if kind == "tsv" else ",")
-        return sum(1 for row in _after(rows, int(header)) if any(row))
+    try:
+        with file.open(encoding=encoding, errors="replace", newline="") as text:
+            rows = csv.reader(text, delimiter="\t" if kind == "tsv" else ",")
+            return sum(1 for row in _after(rows, int(header)) if any(row))
+    except (csv.Error, LookupError):
+        # A field beyond what this reader takes, or an encoding that only Earthmover knows.
+        return None
 
 
 def _after(rows: Iterator[list[str]], header: int) -> Iterator[list[str]]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edfi_dagster.earthbeam import student_ids
 from edfi_dagster.earthbeam.archive import Archive
-from edfi_dagster.earthbeam.bundle import BundleOutline, composed_bundle
+from edfi_dagster.earthbeam.bundle import NO_MATCH, BundleOutline, composed_bundle
 from edfi_dagster.earthbeam.earthmover import Earthmover, EarthmoverRun, drop_blank_lines
-from edfi_dagster.earthbeam.errors import BundleError, EarthbeamError, ToolFailed
+from edfi_dagster.earthbeam.errors import BundleError, EarthbeamError, ToolFailed, ToolTimedOut
 from edfi_dagster.earthbeam.filling import fill_path
 from edfi_dagster.earthbeam.job import BundleJob
 from edfi_dagster.earthbeam.rendering import Composed
 from edfi_dagster.earthbeam.result import MatchOutcome
+from edfi_dagster.earthbeam.sources import absent_inputs, check_filled
 from edfi_dagster.earthbeam.workspace import Workspace
 
 ROSTER = "EDFI_ROSTER_FILE"
@@ -28,6 +29,7 @@ class Transformation:
     archive: Archive
     space: Workspace
     inputs: Mapping[str, Path]
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def results_file(self) -> Path:
@@ -58,14 +60,18 @@ class Transformation:
         return {ROSTER: str(file)}
 
     def composed(self, parameters: Mapping[str, str]) -> Composed:
-        """The YAML with everything filled in. Raises BundleError where a source's file is still a variable."""
-        given = {**parameters, **{name: str(path) for name, path in self.inputs.items()}}
-        composed = composed_bundle(self.job.settings, given)
-        for source, settings in composed.block("sources").items():
-            file = str(settings.get("file") or "")
-            if "${" in file and not settings.get("optional"):
-                raise BundleError(f"source {source} reads {file}, which nothing gives; write it under inputs")
+        """The YAML with everything filled in but the secrets. Raises BundleError where a variable is left."""
+        composed = self._rendered(parameters)
+        check_filled(composed, self.secrets)
         return composed
+
+    def absent(self, parameters: Mapping[str, str]) -> dict[str, str]:
+        """The parameters that tell Earthmover of optional files which nobody gives."""
+        return absent_inputs(self._rendered(parameters))
+
+    def _rendered(self, parameters: Mapping[str, str]) -> Composed:
+        given = {**parameters, **{name: str(path) for name, path in self.inputs.items()}}
+        return composed_bundle(self.job.settings, given)
 
     def run(
         self, outline: BundleOutline, parameters: Mapping[str, str]
@@ -75,13 +81,15 @@ class Transformation:
         """
         if self.job.settings.student_ids is None:
             return self._earthmover(outline, parameters), None
-        rate = self._stored_rate(parameters)
+        rate = self._stored_rate(outline, parameters)
         if rate is not None:
             try:
                 run, match = self._with_stored(outline, parameters, rate)
                 if match.is_enough:
                     return run, match
                 reason = f"only {match.share or 0:.1%} of this file's rows matched"
+            except ToolTimedOut:
+                raise
             except ToolFailed as error:
                 reason = str(error)
             self.job.tell(f"with the columns of an earlier file {reason}; computing match rates anew")
@@ -94,7 +102,7 @@ class Transformation:
         student_ids.write_rate(rate, file)
         given = {**parameters, "MATCH_RATES_SOURCE_TYPE": "file", "MATCH_RATES_FILE": str(file)}
         run = self._earthmover(outline, given)
-        return run, self._matched((rate,), given, stored=True)
+        return run, self._matched(run, (rate,), given, stored=True)
 
     def _with_computed(
         self, outline: BundleOutline, parameters: Mapping[str, str]
@@ -104,21 +112,30 @@ class Transformation:
         rates = student_ids.read_rates(self.space.outputs)
         with self.job.warehouse.connected() as connection:
             student_ids.store_rates(connection, self.job.pair, self.archive.name, rates)
-        return run, self._matched(rates, given, stored=False)
+        return run, self._matched(run, rates, given, stored=False)
 
     def _matched(
-        self, rates: tuple[student_ids.Rate, ...], parameters: Mapping[str, str], *, stored: bool
+        self,
+        run: EarthmoverRun,
+        rates: tuple[student_ids.Rate, ...],
+        parameters: Mapping[str, str],
+        *,
+        stored: bool,
     ) -> MatchOutcome:
         ids = self.job.settings.student_ids
         assert ids is not None
         rows = self._input_rows(self.composed(parameters))
-        return student_ids.matched(self.space.outputs, ids.required_match_rate, rates, rows, stored=stored)
+        unmatched = next((output.rows for output in run.outputs if output.name == NO_MATCH), None)
+        return student_ids.matched(unmatched, ids.required_match_rate, rates, rows, stored=stored)
 
-    def _stored_rate(self, parameters: Mapping[str, str]) -> student_ids.Rate | None:
-        """The rate to go by. This file's own share must be told afterwards, so only where its rows can be counted."""
+    def _stored_rate(self, outline: BundleOutline, parameters: Mapping[str, str]) -> student_ids.Rate | None:
+        """The rate to go by. This file's own share must be told afterwards, so only where its rows can be counted, and those
+        without a student.
+        """
         ids = self.job.settings.student_ids
         assert ids is not None
-        if self._input_rows(self.composed(parameters)) is None:
+        tells_unmatched = any(output.name == NO_MATCH for output in outline.outputs)
+        if not tells_unmatched or self._input_rows(self.composed(parameters)) is None:
             return None
         with self.job.warehouse.connected() as connection:
             return student_ids.best_stored_rate(
@@ -138,7 +155,9 @@ class Transformation:
         if self.job.force:
             options = options.model_copy(update={"force": True})
         tool = self.job.platform.earthbeam.earthmover
-        earthmover = Earthmover(tool, options, self.space, results_file=self.results_file)
+        earthmover = Earthmover(
+            tool, options, self.space, results_file=self.results_file, secrets=self.secrets
+        )
         with self.job.turn("earthmover"):
             run = earthmover.run(outline, self.composed(parameters), parameters, self.inputs)
         for output in run.outputs:

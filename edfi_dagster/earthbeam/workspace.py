@@ -6,19 +6,24 @@ vendored it does neither. The fingerprint is taken of the copy, so what was hash
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edfi_dagster.earthbeam.errors import EarthbeamError
+from edfi_dagster.earthbeam.errors import BundleError, EarthbeamError
 from edfi_dagster.earthbeam.rendering import Composed
 
 _LEFT_OUT = shutil.ignore_patterns(".git", "packages", "output", ".lightbeam", "runs.csv", "__pycache__")
 _CHUNK = 1 << 20
+_PREFIX, _LOCK = "earthbeam_", "lock"
+_SETTLED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,10 @@ class Workspace:
         return self.root / "scratch"
 
     def install(self, folder: Path, composed: Composed) -> None:
-        """Copy a project, and its packages to where Earthmover looks for them."""
-        shutil.copytree(folder, self.project, ignore=_LEFT_OUT, dirs_exist_ok=True)
+        """Copy a project, and its packages to where Earthmover looks for them. Raises BundleError for what cannot be read."""
+        _copy(folder, self.project)
         for package in composed.packages:
-            shutil.copytree(
-                package.folder, self.project / package.place, ignore=_LEFT_OUT, dirs_exist_ok=True
-            )
+            _copy(package.folder, self.project / package.place)
 
     def content(self) -> str:
         """SHA-256 of all files of the project, by path."""
@@ -60,24 +63,47 @@ class Workspace:
         self.outputs.mkdir()
 
 
+def _copy(folder: Path, to: Path) -> None:
+    try:
+        shutil.copytree(folder, to, ignore=_LEFT_OUT, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+    except shutil.Error as error:
+        source, _, why = error.args[0][0]
+        raise BundleError(f"{source}: cannot be copied for the run ({why})") from None
+
+
 @contextmanager
 def workspace(tmp_dir: Path | None = None) -> Iterator[Workspace]:
     """A workspace that is gone after the block, however it ends; only its owner can read it.
 
     Raises EarthbeamError where it cannot be made.
     """
+    place = tmp_dir or Path(tempfile.gettempdir())
     try:
-        if tmp_dir is not None:
-            tmp_dir.mkdir(parents=True, exist_ok=True)
-        made = tempfile.TemporaryDirectory(prefix="earthbeam_", dir=tmp_dir)
+        place.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(place)
+        made = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place)
     except OSError as error:
-        place = tmp_dir or tempfile.gettempdir()
         raise EarthbeamError(f"{place}: {error.strerror}; make room there, or set extract.tmp_dir") from None
-    with made as root:
+    with made as root, (Path(root) / _LOCK).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         space = Workspace(Path(root).resolve())
         for folder in (space.project, space.outputs, space.scratch):
             folder.mkdir()
         yield space
+
+
+def remove_abandoned(place: Path) -> None:
+    """Remove what killed runs left in ``place``: students' rows lie there. A run that lives holds its lock."""
+    for folder in place.glob(f"{_PREFIX}*"):
+        try:
+            with (folder / _LOCK).open("rb") as lock:
+                # A new one may not hold its lock yet.
+                if time.time() - os.fstat(lock.fileno()).st_mtime > _SETTLED_SECONDS:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            # It is in use, or somebody else's.
+            continue
 
 
 def file_digest(file: Path) -> str:

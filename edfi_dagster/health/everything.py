@@ -1,4 +1,4 @@
-"""All of it at once: configuration, every ODS, lake, warehouse, Slack."""
+"""All of it at once: configuration, bundles, every ODS, lake, warehouse, Slack."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from edfi_dagster.config import ConfigError, Platform, TenantYear
+from edfi_dagster.health.bundles import examine_bundles
 from edfi_dagster.health.findings import Block, ok
 from edfi_dagster.health.ods import examine
 from edfi_dagster.health.slack import examine_slack
@@ -26,6 +27,8 @@ def examine_all(
     """
     endpoints = _endpoints(platform, pairs)
     yield _configuration(platform, pairs, endpoints)
+    if bundles := examine_bundles(platform, pairs):
+        yield bundles
     with base_urls(platform, pairs) as urls, ThreadPoolExecutor(_ASKED_AT_ONCE, "check") as threads:
         asked: list[Future[Block]] = [
             threads.submit(examine_lake, platform),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from edfi_dagster.config import TenantYear
 
-Subject = Literal["configuration", "ods", "lake", "warehouse", "slack"]
+Subject = Literal["configuration", "bundles", "ods", "lake", "warehouse", "slack"]
 _NAMED_AT_MOST = 5
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 import pytest
+import yaml
 from dagster._core.instance.ref import InstanceRef
 
 from edfi_dagster_tests.cli.in_process import document, fits, invoke
@@ -83,6 +84,10 @@ def test_refused_records_are_exit_code_1_with_the_check_and_the_cause(
             ("riverbend", *PARTITION, "--grain", "Fall", "--input", "OTHER=platform.yaml"),
             "riverbend reads no OTHER; it reads INPUT_FILE",
         ),
+        (
+            ("riverbend", *PARTITION, "--grain", "Fall", "--param", "SEASN=Fall"),
+            "--param: riverbend asks for no SEASN; it asks for API_YEAR, NAMESPACE",
+        ),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_tells_what_there_is(
@@ -95,3 +100,22 @@ def test_wrong_use_is_exit_code_2_and_tells_what_there_is(
     assert done.exit_code == 2
     assert told in done.stderr and not done.stdout
     assert not bench.server.requests
+
+
+def test_a_bundle_whose_folder_is_gone_is_told_of_and_keeps_nothing_else_from_running(
+    bundles: MakeBundleBench,  # noqa: F811
+) -> None:
+    bench = bundles(endpoints=("students",))
+    config = yaml.safe_load(bench.config.read_text())
+    config["earthbeam"]["bundles"]["gone"] = {"path": "bundles/GONE"}
+    bench.config.write_text(yaml.safe_dump(config))
+    done = invoke(bench, "bundle", "run", "gone", *PARTITION)
+    assert done.exit_code == 1
+    told = " ".join(done.stderr.split())
+    assert "GONE: there is no such folder; check the bundle out there or correct the path" in told
+    checked = invoke(bench, "check", "--json")
+    assert checked.exit_code == 1
+    (found,) = (block for block in document(checked)["checked"] if block["subject"] == "bundles")
+    states = {finding["question"]: finding["state"] for finding in found["findings"]}
+    assert states == {"tool": "ok", "riverbend": "ok", "gone": "failed"}
+    assert invoke(bench, "materialize", *PARTITION, "--endpoints", "students").exit_code == 0

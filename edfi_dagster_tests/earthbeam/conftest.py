@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ import edfi_dagster
 from edfi_dagster.earthbeam import BundleJob, BundleResult, run_bundle
 from edfi_dagster.sandbox import SandboxServer
 from edfi_dagster_tests.bench import PAIR, Bench, write_config
+from edfi_dagster_tests.earthbeam.prepared import STUDENTS, write_results
+from edfi_dagster_tests.earthbeam.runway_sender import Sender
+from edfi_dagster_tests.earthbeam.runway_stand_in import RunwayStandIn
 
 DEMO = Path(edfi_dagster.__file__).parent / "earthbeam" / "demo" / "riverbend_reading"
 BUNDLES = Path(__file__).parent / "bundles"
@@ -32,7 +35,7 @@ class BundleBench(Bench):
 
     def run(self, bundle: str = "riverbend", file: Path | None = None, **options: Any) -> BundleResult:
         """Run a bundle over ``file``, by default the one that it is configured with."""
-        inputs = {"INPUT_FILE": file} if file else {}
+        inputs = {**({"INPUT_FILE": file} if file else {}), **options.pop("inputs", {})}
         job = BundleJob(
             self.platform,
             PAIR,
@@ -82,6 +85,7 @@ class BundleBench(Bench):
 
 
 MakeBundleBench = Callable[..., BundleBench]
+Prepare = Callable[..., BundleBench]
 
 
 @pytest.fixture
@@ -114,3 +118,53 @@ def bundles(sandbox: SandboxServer, tmp_path: Path, storage: dict[str, Any]) -> 
         return BundleBench(path, sandbox)
 
     return make
+
+
+@pytest.fixture
+def prepare(bundles: MakeBundleBench, tmp_path: Path) -> Iterator[Prepare]:
+    """A bench whose Earthmover writes what lies in ``prepared``; a bundle that makes assessments and their results."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    destinations = "".join(
+        f"  {name}: {{source: $sources.input, extension: jsonl}}\n"
+        for name in ("assessments", "studentAssessments")
+    )
+    (folder / "earthmover.yaml").write_text(
+        f'version: 2\nsources:\n  input: {{file: "${{INPUT_FILE}}"}}\ndestinations:\n{destinations}'
+    )
+    tool = tmp_path / "earthmover"
+    tool.write_text(
+        '#!/bin/sh\nwhile [ "$1" != "-p" ]; do shift; done\n'
+        f'echo "$2" >> {tmp_path / "parameters"}\n'
+        'while [ "$1" != "config.output_dir" ]; do shift; done\n'
+        f'cp {tmp_path / "prepared"}/* "$2"\n'
+    )
+    tool.chmod(0o755)
+    write_results(tmp_path, *STUDENTS)
+    (tmp_path / "in.csv").write_text("a,b\n1,2\n")
+
+    def make(**settings: Any) -> BundleBench:
+        defaults = {
+            "path": str(folder),
+            "parameters": {},
+            "inputs": {"INPUT_FILE": str(tmp_path / "in.csv")},
+            "lightbeam": {"command": "send"},
+        }
+        bench = bundles(tools={"earthmover": {"path": str(tool)}}, **{**defaults, **settings})
+        object.__setattr__(bench.platform.extract, "tmp_dir", tmp_path / "rooms")
+        return bench
+
+    yield make
+    # Nothing is left in the rooms of runs, however they ended.
+    assert not list((tmp_path / "rooms").glob("*"))
+
+
+@pytest.fixture
+def runway() -> Iterator[RunwayStandIn]:
+    with RunwayStandIn() as running:
+        yield running
+
+
+@pytest.fixture
+def sender(runway: RunwayStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sender:
+    return Sender(runway, tmp_path, runway.config(monkeypatch))

@@ -5,80 +5,23 @@ Earthmover is stood in for by a copy of prepared outputs, as its seconds prove n
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Callable, Iterator
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edfi_dagster.earthbeam import BundleError, BundleResult, EarthbeamError
-from edfi_dagster.earthbeam.hooks import HookCall
 from edfi_dagster.warehouse.contract import WarehouseError
-from edfi_dagster_tests.earthbeam.conftest import BUNDLES, DEMO, BundleBench, MakeBundleBench
-from edfi_dagster_tests.earthbeam.sending import ASSESSMENT, result, write_lines
-
-STUDENTS = (600052, 600053)
-CALLS: list[HookCall] = []
-Prepare = Callable[..., BundleBench]
-
-
-@pytest.fixture
-def prepare(bundles: MakeBundleBench, tmp_path: Path) -> Iterator[Prepare]:
-    """A bench whose Earthmover writes what lies in ``prepared``; a bundle that makes assessments and their results."""
-    CALLS.clear()
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    destinations = "".join(
-        f"  {name}: {{source: $sources.input, extension: jsonl}}\n"
-        for name in ("assessments", "studentAssessments")
-    )
-    (folder / "earthmover.yaml").write_text(
-        f'version: 2\nsources:\n  input: {{file: "${{INPUT_FILE}}"}}\ndestinations:\n{destinations}'
-    )
-    tool = tmp_path / "earthmover"
-    tool.write_text(
-        '#!/bin/sh\nwhile [ "$1" != "-p" ]; do shift; done\n'
-        f'echo "$2" >> {tmp_path / "parameters"}\n'
-        'while [ "$1" != "config.output_dir" ]; do shift; done\n'
-        f'cp {tmp_path / "prepared"}/* "$2"\n'
-    )
-    tool.chmod(0o755)
-    write_results(tmp_path, *STUDENTS)
-    (tmp_path / "in.csv").write_text("a,b\n1,2\n")
-
-    def make(**settings: Any) -> BundleBench:
-        defaults = {
-            "path": str(folder),
-            "parameters": {},
-            "inputs": {"INPUT_FILE": str(tmp_path / "in.csv")},
-            "lightbeam": {"command": "send"},
-        }
-        bench = bundles(tools={"earthmover": {"path": str(tool)}}, **{**defaults, **settings})
-        object.__setattr__(bench.platform.extract, "tmp_dir", tmp_path / "rooms")
-        return bench
-
-    yield make
-    # Nothing is left in the rooms of runs, however they ended.
-    assert not list((tmp_path / "rooms").glob("*"))
-
-
-def write_results(folder: Path, *students: object, score: object = 7) -> None:
-    """What Earthmover will write from now on."""
-    (folder / "prepared").mkdir(exist_ok=True)
-    write_lines(folder / "prepared" / "assessments.jsonl", [ASSESSMENT])
-    write_lines(folder / "prepared" / "studentAssessments.jsonl", (result(s, score) for s in students))
-
-
-def sent(found: BundleResult) -> dict[str, tuple[int, int, int]]:
-    return {o.resource: (o.accepted, o.skipped, o.failed) for o in found.sent}
-
-
-def parameters(bench: BundleBench) -> list[dict[str, str]]:
-    """What each run of Earthmover was told."""
-    return [json.loads(line) for line in (bench.folder / "parameters").read_text().splitlines()]
-
+from edfi_dagster_tests.earthbeam.conftest import Prepare
+from edfi_dagster_tests.earthbeam.prepared import (
+    STUDENTS,
+    sent,
+    write_results,
+)
+from edfi_dagster_tests.earthbeam.sending import result, write_lines
 
 # -- nothing to do ----------------------------------------------------------------------------------------
 
@@ -180,17 +123,6 @@ def test_nothing_is_sent_where_the_check_before_it_fails(prepare: Prepare) -> No
     assert found.sent == () and len(bench.store.rows("assessments")) == 3
 
 
-def test_a_failing_earthmover_leaves_a_row_in_the_run_log_and_no_file_behind(prepare: Prepare) -> None:
-    bench = prepare(hooks={"postprocess": f"{__name__}:remember"})
-    shutil.rmtree(bench.folder / "prepared")
-    found = bench.run()
-    assert found.failed_step == "earthmover" and found.failure is not None
-    assert found.failure.startswith("Earthmover failed: exit code 1")
-    (row,) = bench.run_log()
-    assert (row["failure"], row["run_type"], row["grain"]) == (found.failure, "riverbend", None)
-    assert CALLS == [] and [p.rpartition("/")[2] for p in found.archived] == ["in.csv.zst"]
-
-
 def test_a_file_that_is_still_being_written_is_told(prepare: Prepare) -> None:
     bench = prepare(destination="none")
     tool = bench.folder / "earthmover"
@@ -235,182 +167,115 @@ def test_an_ods_that_is_down_is_told_before_earthmover_runs(
     assert not (bench.folder / "parameters").exists()
 
 
-# -- hooks, grains, inputs --------------------------------------------------------------------------------
+# -- what looks done and is not ---------------------------------------------------------------------------
 
 
-def unpack(call: HookCall) -> dict[str, str]:
-    file = call.folder / "unpacked.csv"
-    file.write_text("a,b\n7,8\n")
-    return {"unpacked": str(file), "season": "Fall"}
+def test_what_was_loaded_into_another_warehouse_is_not_taken_for_done(prepare: Prepare) -> None:
+    bench = prepare(destination="warehouse")
+    first = bench.run()
+    assert (len(first.loaded), bench.run().unchanged) == (2, True)
+    bench.warehouse = bench.another_warehouse("new")
+    again = bench.run()
+    assert (again.unchanged, {load.inserted for load in again.loaded}) == (False, {1, 2})
+    assert bench.run().unchanged
 
 
-def remember(call: HookCall) -> None:
-    assert call.outputs is not None
-    assert {f.name for f in call.outputs.iterdir()} == {"assessments.jsonl", "studentAssessments.jsonl"}
-    CALLS.append(call)
-
-
-def fail(call: HookCall) -> None:
-    raise ValueError("row of student 600052")
-
-
-def test_what_a_hook_returns_fills_parameters_and_inputs(prepare: Prepare) -> None:
-    bench = prepare(
-        destination="none",
-        inputs={"INPUT_FILE": "{unpacked}"},
-        parameters={"SEASON": "{season} {year}", "NAME": "{tenant} {file}"},
-        hooks={"preprocess": f"{__name__}:unpack", "postprocess": f"{__name__}:remember"},
+def test_records_for_which_the_ods_has_no_endpoint_are_not_taken_for_done(prepare: Prepare) -> None:
+    bench = prepare()
+    destinations = bench.folder / "bundle" / "earthmover.yaml"
+    destinations.write_text(
+        destinations.read_text() + "  quizzes: {source: $sources.input, extension: jsonl}\n"
     )
+    write_lines(bench.folder / "prepared" / "quizzes.jsonl", [{"quizIdentifier": "1"}])
     found = bench.run()
-    assert found.failure is None
-    (told,) = parameters(bench)
-    assert (told["SEASON"], told["NAME"]) == ("Fall 2025", "grand_bend unpacked.csv")
-    assert Path(told["INPUT_FILE"]).name == "unpacked.csv"
-    (call,) = CALLS
-    assert call.result is not None and call.result.outputs == found.outputs
+    assert (found.failure, [o.resource for o in found.sent if not o.offered]) == (None, ["quizzes"])
+    assert not bench.run().unchanged
 
 
-def test_a_command_is_a_hook_as_well(prepare: Prepare, tmp_path: Path) -> None:
-    script = 'cp "$0" "$EARTHBEAM_FOLDER/${EARTHBEAM_YEAR}.csv"; echo {grain}done; echo "{\\"made\\": \\"$PWD/{year}.csv\\"}"'
-    hooks = {"preprocess": ["sh", "-c", script, str(tmp_path / "in.csv")]}
-    found = prepare(destination="none", inputs={"INPUT_FILE": "{made}"}, hooks=hooks).run()
-    assert found.failure is None and Path(found.files["INPUT_FILE"]).name == "2025.csv"
+def test_a_failing_postprocess_hook_is_called_again(prepare: Prepare) -> None:
+    made = prepare(destination="none").folder / "made"
+    hook = ["sh", "-c", f"test -e {made} || {{ touch {made}; exit 3; }}"]
+    bench = prepare(destination="none", hooks={"postprocess": hook})
+    assert bench.run().failure == "hook sh ended with exit code 3"
+    again = bench.run()
+    assert (again.failure, again.unchanged, bench.run().unchanged) == (None, False, True)
 
 
-@pytest.mark.parametrize(
-    ("hook", "told"),
-    [
-        (f"{__name__}:fail", "raised ValueError; run it alone to see why"),
-        (f"{__name__}:missing", "cannot be found"),
-        (["false"], "hook false ended with exit code 1"),
-        (["echo", "{not json"], "printed a last line that is no JSON object"),
-    ],
-)
-def test_a_hook_that_fails_stops_the_run_and_says_nothing_of_students(
-    prepare: Prepare, hook: str | list[str], told: str
+def test_a_file_outside_the_bundle_counts_as_what_it_holds(prepare: Prepare) -> None:
+    bench = prepare(destination="none", parameters={"MAPPING": str(prepare().folder / "mapping.csv")})
+    mapping, config = bench.folder / "mapping.csv", bench.folder / "bundle" / "earthmover.yaml"
+    mapping.write_text("a,b\n1,2\n")
+    source = '  mapping: {file: "${MAPPING}"}\ndestinations:\n'
+    config.write_text(config.read_text().replace("destinations:\n", source))
+    assert (bench.run().failure, bench.run().unchanged) == (None, True)
+    mapping.write_text("a,b\n1,3\n")
+    assert not bench.run().unchanged
+
+
+def test_files_of_one_name_are_both_archived(prepare: Prepare) -> None:
+    bench = prepare(destination="none")
+    config = bench.folder / "bundle" / "earthmover.yaml"
+    config.write_text(config.read_text().replace("destinations:", '  more: {file: "${MORE}"}\ndestinations:'))
+    (bench.folder / "more").mkdir()
+    (bench.folder / "more" / "in.csv").write_text("c\n3\n")
+    found = bench.run(inputs={"MORE": bench.folder / "more" / "in.csv"})
+    raw = [path.partition("/raw/")[2] for path in found.archived if "/raw/" in path]
+    assert sorted(raw) == ["INPUT_FILE/in.csv.zst", "MORE/in.csv.zst"]
+
+
+def test_what_a_killed_run_left_is_gone_with_the_next_one_and_a_living_one_is_left_alone(
+    prepare: Prepare,
 ) -> None:
-    bench = prepare(destination="none", hooks={"preprocess": hook})
-    found = bench.run()
-    assert found.failed_step == "preprocess" and found.failure is not None
-    assert told in found.failure and "600052" not in found.failure
-
-
-@pytest.mark.both_storages
-def test_grains_share_neither_paths_nor_state_nor_rows(prepare: Prepare) -> None:
-    bench = prepare(
-        destination="warehouse",
-        grains=["SAT", "PSAT"],
-        grain_parameter="TEST_TYPE",
-        sideload={"endpoints": ["studentAssessments"], "ods_version": "7.3", "data_model_version": "5.2.0"},
+    bench = prepare(destination="none")
+    rooms = bench.folder / "rooms"
+    script = (
+        "import sys, time; from pathlib import Path; from edfi_dagster.earthbeam.workspace import workspace\n"
+        "with workspace(Path(sys.argv[1])) as space:\n"
+        "    (space.outputs / 'students.jsonl').write_text('{}'); print(space.root, flush=True); time.sleep(600)\n"
     )
-    first = bench.run(grain="SAT")
-    write_results(bench.folder, STUDENTS[0])
-    second = bench.run(grain="PSAT")
-    assert (first.failure, second.failure) == (None, None)
-    assert [p["TEST_TYPE"] for p in parameters(bench)] == ["SAT", "PSAT"]
-    assert [o.name for o in (*first.loaded, *second.loaded)] == [
-        "student_assessments__riverbend__SAT",
-        "student_assessments__riverbend__PSAT",
-    ]
-    assert bench.words("student_assessments__riverbend__SAT").keys() == {"600052", "600053"}
-    assert bench.words("student_assessments__riverbend__PSAT").keys() == {"600052"}
-    assert all("/earthbeam/riverbend__SAT/" in path for path in first.archived)
-    assert all("/earthbeam/riverbend__PSAT/" in path for path in second.archived)
-    assert [row["grain"] for row in bench.run_log()] == ["SAT", "PSAT"]
-    assert bench.run(grain="PSAT").unchanged
-    write_results(bench.folder, *STUDENTS)
-    assert bench.run(grain="SAT").unchanged
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(rooms)], stdout=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        left = Path(running.stdout.readline().strip())
+        os.utime(left / "lock", (0, 0))
+        assert bench.run().failure is None
+        assert left.is_dir()
+        running.kill()
+    assert bench.run(force=True).failure is None
+    assert not left.exists()
 
 
-def test_too_few_known_students_stop_a_run_that_earthmover_calls_a_success(prepare: Prepare) -> None:
-    """What the student-id wrapper leaves below its threshold: exit code 0, no results, every row without a student."""
-    bench = prepare(
-        path=str(BUNDLES / "assessments" / "Brook"),
-        parameters={"API_YEAR": "{year}", "TEST_TYPE": "Short"},
-        student_ids={"roster": "roster_{tenant}.jsonl", "required_match_rate": 0.6},
-    )
-    assert "there is no roster" in str(bench.run().failure)
-    (bench.folder / "roster_grand_bend.jsonl").write_text("{}\n")
-    prepared = bench.folder / "prepared"
-    (prepared / "studentAssessments.jsonl").write_text("")
-    (prepared / "input_no_student_id_match.csv").write_text('"a","b"\n"600052","2"\n')
-    (prepared / "student_id_match_rates.csv").write_text(
-        'source_column_name,edfi_column_name,num_matches,num_rows,match_rate\n"a","State","1","5","0.2"\n'
-    )
-    found = bench.run()
-    assert found.failed_step == "student ids" and found.failure is not None
-    assert found.failure.startswith("only 0.0% of 1 rows found their student, 60.0% are required")
-    assert found.match is not None and found.match.rates == (("a", "State", 1, 5, 0.2),)
-    assert found.sent == () and len(bench.store.rows("assessments")) == 3
-    rates = bench.query("SELECT assessment_name, match_rate FROM edfi3._meta_student_id_match_rates")
-    assert rates == [("riverbend", 0.2)]
-    (path,) = [path for path in found.archived if path.startswith("_restricted/grand_bend/2025/")]
-    assert bench.lake.exists(path) and "600052" not in json.dumps(bench.run_log())
-    # The rate of 0.2 is not enough to go by, so it is computed again.
-    assert parameters(bench)[-1]["MATCH_RATES_SOURCE_TYPE"] == "none"
+# -- beside each other ------------------------------------------------------------------------------------
 
 
-def test_a_sideload_asks_the_ods_for_its_versions(prepare: Prepare) -> None:
-    bench = prepare(destination="warehouse", sideload={"full_refresh": True})
-    found = bench.run()
-    assert found.failure is None
-    assert {(o.table, o.inserted) for o in found.loaded} == {("assessments", 1), ("student_assessments", 2)}
-    versions = bench.query("SELECT DISTINCT ods_version, data_model_version FROM edfi3.student_assessments")
-    assert versions == [("7.3.1", "5.2.0")]
-    wrong = prepare(destination="warehouse", sideload={"endpoints": ["grades"]})
-    assert wrong.run(force=True).failure == "riverbend makes no grades; correct sideload.endpoints"
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"bundle": "other"}, "there is no bundle 'other'; bundles are: riverbend"),
-        ({"grain": "SAT"}, "has no grain 'SAT'; it has none"),
-        ({"file": Path("/nowhere.csv")}, "INPUT_FILE: there is no file /nowhere.csv"),
-        ({"parameters": {"SEASON": "Summer"}}, "SEASON is 'Summer'; write one of Fall, Winter, Spring"),
-    ],
-)
-def test_what_is_asked_wrongly_is_told_and_no_tool_runs(
-    prepare: Prepare, options: dict[str, Any], told: str
-) -> None:
-    bench = prepare(path=str(DEMO), parameters={"API_YEAR": "{year}"})
-    found = bench.run(**options)
-    assert found.failure is not None and told in found.failure
-    assert not (bench.folder / "parameters").exists()
-
-
-def test_of_a_folder_the_only_file_of_its_pattern_is_taken(prepare: Prepare) -> None:
-    place = {"folder": "drop/{tenant}/{year}", "pattern": "*.csv"}
-    bench = prepare(destination="none", inputs={"INPUT_FILE": place})
-    drop = bench.folder / "drop" / "grand_bend" / "2025"
-    assert "there is no folder" in str(bench.run().failure)
-    drop.mkdir(parents=True)
-    (drop / "readme.txt").write_text("")
-    assert "no file in" in str(bench.run().failure)
-    (drop / "a.csv").write_text("a,b\n1,2\n")
-    assert Path(bench.run().files["INPUT_FILE"]) == drop / "a.csv"
-    (drop / "b.csv").write_text("a,b\n1,2\n")
-    assert "2 files in" in str(bench.run().failure) and "a.csv, b.csv" in str(bench.run().failure)
-
-
-@pytest.mark.parametrize(("command", "rows"), [("validate", 0), ("delete", 0)])
 @pytest.mark.slow
-def test_the_command_decides_what_is_done_with_the_records(prepare: Prepare, command: str, rows: int) -> None:
-    if command == "delete":
-        assert prepare(lightbeam={"command": "send"}).run().failure is None
-    bench = prepare(lightbeam={"command": command})
-    found = bench.run()
-    assert found.failure is None
-    done = {"validate": found.validated, "send": found.sent, "delete": found.deleted}
-    assert {name for name, outcomes in done.items() if outcomes} == {command}
-    assert (
-        sum(
-            r["studentAssessmentIdentifier"].endswith("-brook")
-            for r in bench.store.rows("studentAssessments")
-        )
-        == rows
+def test_a_run_that_waited_for_another_of_its_bundle_knows_what_that_one_sent(prepare: Prepare) -> None:
+    """It asked the ODS where it stands before the other sent: the ODS has moved on since, and was not restored."""
+    bench = prepare()
+    other = bench.folder / "other.csv"
+    other.write_text("a,b\n3,4\n")
+    tool = bench.folder / "earthmover"
+    waiting = bench.folder / "waiting"
+    # The first Earthmover that runs over the other file waits until the whole other run is over.
+    tool.write_text(
+        f"{tool.read_text()}grep -q 3,4 {other} && case $words in *other.csv*)\n"
+        f"  touch {waiting}; while test -e {waiting}; do sleep 0.05; done;; esac\ntrue\n"
     )
+    tool.write_text(tool.read_text().replace("#!/bin/sh\n", '#!/bin/sh\nwords="$*"\n'))
+    with ThreadPoolExecutor(1) as threads:
+        late = threads.submit(bench.run, file=other)
+        while not waiting.exists():
+            time.sleep(0.05)
+        assert sent(bench.run())["studentAssessments"] == (2, 0, 0)
+        waiting.unlink()
+        assert sent(late.result())["studentAssessments"] == (0, 2, 0)
+    assert not any("restored" in told for told in bench.told)
 
 
-def test_errors_are_of_one_family() -> None:
-    assert issubclass(BundleError, EarthbeamError)
+def test_a_bundle_with_a_file_that_cannot_be_read_says_which(prepare: Prepare) -> None:
+    bench = prepare(destination="none")
+    (bench.folder / "bundle" / "dangling.csv").symlink_to(bench.folder / "nowhere.csv")
+    assert bench.run().failure is None
+    os.mkfifo(bench.folder / "bundle" / "pipe")
+    assert "bundle/pipe: cannot be copied for the run" in str(bench.run().failure)

@@ -11,12 +11,12 @@ import pytest
 import zstandard
 
 from edfi_dagster.earthbeam import BundleResult
+from edfi_dagster.earthbeam.earthmover import count_records
 from edfi_dagster.earthbeam.student_ids import (
     Rate,
     best_stored_rate,
     count_rows,
     matched,
-    read_rates,
     store_rates,
     write_roster,
 )
@@ -195,11 +195,21 @@ def test_rows_are_counted_as_earthmover_takes_them(
     assert count_rows(settings, tmp_path / "file.csv") == rows
 
 
-def test_a_file_without_rows_has_no_share_and_one_without_any_match_has_none_at_all(tmp_path: Path) -> None:
-    assert matched(tmp_path, 0.5, read_rates(tmp_path), 0, stored=False).is_enough
-    (tmp_path / "input_no_student_id_match.csv").write_text('"a"\n"1"\n"2"\n')
-    (tmp_path / "student_id_match_rates.csv").write_text(
-        "source_column_name,edfi_column_name,num_matches,num_rows,match_rate\n"
-    )
-    found = matched(tmp_path, 0.5, read_rates(tmp_path), None, stored=False)
+def test_a_file_without_rows_has_no_share_and_one_without_any_match_has_none_at_all() -> None:
+    assert matched(0, 0.5, (), 0, stored=False).is_enough
+    found = matched(2, 0.5, (), None, stored=False)
     assert (found.share, found.rows, found.is_enough) == (0.0, 2, False)
+
+
+def test_a_wrapper_that_tells_no_unmatched_rows_does_not_open_the_gate() -> None:
+    rate = Rate("a", "State", 1, 5, 0.2)
+    assert [matched(None, 0.5, rates, 5, stored=False).share for rates in ((rate,), ())] == [0.2, 0.0]
+    assert matched(None, 0.1, (rate,), None, stored=False).is_enough
+    assert matched(None, 0.5, (), 0, stored=False).is_enough
+
+
+def test_unmatched_rows_are_counted_also_where_their_values_hold_quotes(tmp_path: Path) -> None:
+    """A template that writes ``"{{value}}"`` does not double what is in it; a reader of CSV would take two rows for one."""
+    file = tmp_path / "input_no_student_id_match.csv"
+    file.write_text('name,height\n"Jo","5\' 2""\n"Al","6\' 1""\n"Bo","5\' 9""\n')
+    assert count_records(file) == 3

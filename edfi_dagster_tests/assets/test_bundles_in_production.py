@@ -1,0 +1,34 @@
+"""A bundle through Dagster where the lake is a bucket of S3 and the raw tables lie in Snowflake."""
+
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from edfi_dagster_tests.assets.runs import materialized
+from edfi_dagster_tests.assets.test_bundles import KEY, run
+from edfi_dagster_tests.earthbeam.conftest import MakeBundleBench, bundles  # noqa: F401  (a fixture)
+
+
+@pytest.mark.slow
+@pytest.mark.storage("production")
+@pytest.mark.parametrize("destination", ["ods", "warehouse"])
+def test_a_bundle_runs_with_its_lake_on_s3_and_its_tables_in_snowflake(
+    bundles: MakeBundleBench,  # noqa: F811
+    instance: dg.DagsterInstance,
+    destination: str,
+) -> None:
+    bench = bundles(destination=destination)
+    result = run(bench, instance)
+    assert result.success
+    made = materialized(instance, result)
+    if destination == "ods":
+        assert made[f"{KEY}/assessments"]["dagster/uri"].startswith("s3://")
+        assert made[f"{KEY}/sent/student_assessments"]["edfi/sent"] == 10
+        assert len(bench.results_in_ods()) == 10
+    else:
+        assert made["raw_edfi_3/student_assessments"]["edfi/rows_loaded"] == 10
+        assert sum(map(len, bench.words().values())) == 10
+    again = run(bench, instance)
+    assert again.success and not again.get_asset_materialization_events()
+    assert [(row["is_done"], row["unchanged"]) for row in bench.run_log()] == [(True, False), (True, True)]
