@@ -7,4 +7,4 @@ def main() -> None:
     from edfi_dagster.cli.commands import register
 
     register(cli)
-    cli()
+    cli(prog_name="edfi-dagster")

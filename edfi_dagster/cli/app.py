@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import ClassVar, ParamSpec, TypeVar
 
 import click
+from dotenv import dotenv_values
+from rich.console import Console
+from rich.status import Status
 
 from edfi_dagster.config import ConfigError, Platform, TenantYear, load_platform
 from edfi_dagster.lake.store import LakeError
@@ -22,7 +26,27 @@ FAILED = 1
 WRONG_USE = 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Sections(click.Group):
+    """A group whose help lists its commands by what they are for."""
+
+    titles: ClassVar[dict[str, tuple[str, ...]]] = {
+        "Begin": ("demo", "init", "import-airflow", "sandbox"),
+        "Look": ("check", "config", "discover", "pull", "status"),
+        "Run": ("bundle", "materialize", "rebuild", "resync", "setup-warehouse"),
+    }
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections; a command that is in none comes under the last."""
+        listed = {name for names in self.titles.values() for name in names}
+        others = tuple(name for name in self.list_commands(context) if name not in listed)
+        for title, names in self.titles.items():
+            known = [*names, *(others if title == [*self.titles][-1] else ())]
+            found = [(name, command) for name in known if (command := self.get_command(context, name))]
+            with formatter.section(title):
+                formatter.write_dl([(name, command.get_short_help_str(60)) for name, command in found])
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -33,9 +57,26 @@ WRONG_USE = 2
 def cli(context: click.Context, config: Path | None) -> None:
     """Every endpoint of every Ed-Fi ODS in your warehouse, provably complete.
 
-    Try `edfi-dagster demo`: a sandbox ODS, two tenants, two school years, no configuration.
+    Try `edfi-dagster demo`: a sandbox ODS, two tenants, two school years, no configuration. Your own ODS begins with
+    `edfi-dagster init`. Exit codes: 0 done, 1 failed, 2 wrong use.
+
+    \b
+    Completion in bash (zsh_source, fish_source for others):
+      eval "$(_EDFI_DAGSTER_COMPLETE=bash_source edfi-dagster)"
     """
     context.obj = config
+    _read_env_file(Path.cwd() / ".env")
+
+
+def _read_env_file(path: Path) -> None:
+    """Take variables from a file, as `dagster dev` does; what is set already stays. Raises UsageError."""
+    try:
+        values = dotenv_values(path)
+    except (OSError, UnicodeDecodeError):
+        raise click.UsageError(f"{path} cannot be read; save it as UTF-8 text, or move it away.") from None
+    for name, value in values.items():
+        if value:
+            os.environ.setdefault(name, value)
 
 
 def told(command: Callable[P, T]) -> Callable[P, T]:
@@ -80,3 +121,8 @@ def platform_and_pairs(
 
 def comma_separated(_: click.Context, __: click.Parameter, value: str | None) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()] if value else []
+
+
+def waiting(words: str) -> Status:
+    """A line on standard error, while a block runs, that says what is being waited for; only in a terminal."""
+    return Console(stderr=True).status(words)

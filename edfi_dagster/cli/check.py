@@ -23,7 +23,7 @@ _SHOWN_WHOLE = 4
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red")}
 
 
-@click.command()
+@click.command(short_help="Would a run work? What to do if not.")
 @click.option("--tenant", help="Only this tenant.")
 @click.option("--year", type=int, help="Only this school year.")
 @click.option("--ask-slack", is_flag=True, help="Have Slack look at the token; no message is sent.")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edfi_dagster.cli.app import FAILED, comma_separated, platform_and_pair, platform_and_pairs, told
+from edfi_dagster.cli.app import FAILED, comma_separated, platform_and_pair, platform_and_pairs, told, waiting
 from edfi_dagster.cli.bundle import bundle
 from edfi_dagster.cli.check import check
+from edfi_dagster.cli.config import config
 from edfi_dagster.cli.discover import discover
+from edfi_dagster.cli.import_airflow import import_airflow
+from edfi_dagster.cli.init import init
 from edfi_dagster.cli.resync import resync
 from edfi_dagster.cli.status import status
 
@@ -28,8 +32,11 @@ def register(group: click.Group) -> None:
     for command in (
         bundle,
         check,
+        config,
         demo,
         discover,
+        import_airflow,
+        init,
         materialize,
         pull,
         rebuild,
@@ -41,7 +48,7 @@ def register(group: click.Group) -> None:
         group.add_command(command)
 
 
-@click.command()
+@click.command(short_help="See it all work, from a sandbox ODS into DuckDB.")
 @click.option("--no-ui", is_flag=True, help="Stop after the comparison.")
 @click.option("--port", type=int, default=3000, show_default=True, help="Port of the UI.")
 @told
@@ -58,7 +65,7 @@ def demo(no_ui: bool, port: int) -> None:
     sys.exit(run_demo(port=None if no_ui else port))
 
 
-@click.command()
+@click.command(short_help="Run one tenant and year.")
 @_tenant
 @_year
 @click.option(
@@ -87,6 +94,9 @@ def materialize(
     Example: edfi-dagster materialize --tenant grand_bend --year 2025 --endpoints students,sections
     """
     platform, pair = platform_and_pair(context, tenant, year)
+    if not select:  # which may be tables alone, and those need no key
+        for secret in (platform.ods(pair).client_id, platform.ods(pair).client_secret):
+            secret.read()
     from edfi_dagster.cli.runs import materialize_pair, print_report
 
     report = materialize_pair(platform, pair, endpoints=endpoints, select=select, full_refresh=full_refresh)
@@ -98,7 +108,7 @@ def materialize(
         sys.exit(FAILED)
 
 
-@click.command()
+@click.command(short_help="Pull endpoints into files, and nothing else.")
 @_tenant
 @_year
 @click.option(
@@ -106,7 +116,11 @@ def materialize(
 )
 @click.option("--out", required=True, help="Folder to write as a lake; - for JSON lines on standard output.")
 @click.option(
-    "--kind", type=click.Choice(["records", "deletes", "key_changes"]), default="records", show_default=True
+    "--kind",
+    type=click.Choice(["records", "deletes", "key_changes"]),
+    default="records",
+    show_default=True,
+    help="What is pulled of each endpoint.",
 )
 @click.option("--min-change-version", type=click.IntRange(0), help="Lowest change version, inclusive.")
 @click.option("--max-change-version", type=click.IntRange(0), help="Highest change version, inclusive.")
@@ -144,7 +158,9 @@ def pull(
     request = PullRequest(
         platform, pair, endpoints, kind, min_change_version, max_change_version, max_concurrent_requests
     )
-    manifests, failures = run_pull(request, None if out == "-" else Path(out))
+    folder = None if out == "-" else Path(out)
+    with waiting(f"pulling {len(endpoints)} endpoints of {pair}") if folder else nullcontext():
+        manifests, failures = run_pull(request, folder)
     if as_json:
         _print_json({"pulled": manifests, "failures": failures})
     elif out != "-":
@@ -158,7 +174,7 @@ def pull(
         sys.exit(FAILED)
 
 
-@click.command()
+@click.command(short_help="Fill an empty warehouse from the lake.")
 @_any_tenant
 @_any_year
 @_json
@@ -172,7 +188,8 @@ def rebuild(context: click.Context, tenant: str | None, year: int | None, as_jso
     platform, pairs = platform_and_pairs(context, tenant, year)
     from edfi_dagster.cli.stores import rebuild as rebuild_pair
 
-    rebuilt = [rebuild_pair(platform, pair) for pair in pairs]
+    with waiting(f"loading {len(pairs)} tenant-years from the lake"):
+        rebuilt = [rebuild_pair(platform, pair) for pair in pairs]
     if as_json:
         _print_json({"partitions": [one.document() for one in rebuilt]})
     for one in rebuilt:
@@ -186,7 +203,7 @@ def rebuild(context: click.Context, tenant: str | None, year: int | None, as_jso
         sys.exit(FAILED)
 
 
-@click.command("setup-warehouse")
+@click.command("setup-warehouse", short_help="Make schema, tables, views and stage.")
 @_any_tenant
 @_any_year
 @click.option(
@@ -214,7 +231,8 @@ def setup_warehouse(
         else:
             click.echo("\n".join(s if s.startswith("--") else f"{s};" for s in statements))
         return
-    tables = [table.name for table in stores.setup_warehouse(platform, pairs)]
+    with waiting(f"making what is missing in {platform.warehouse.kind}"):
+        tables = [table.name for table in stores.setup_warehouse(platform, pairs)]
     if as_json:
         _print_json({"tables": tables})
     else:
@@ -223,7 +241,7 @@ def setup_warehouse(
         )
 
 
-@click.command()
+@click.command(short_help="Serve a local ODS to play with.")
 @click.option(
     "--port", type=int, default=8765, show_default=True, help="Port on 127.0.0.1; 0 for any free one."
 )
@@ -234,7 +252,7 @@ def setup_warehouse(
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same data.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder that keeps its state over restarts.")
 @click.option(
-    "--ods", multiple=True, help="ODS to serve as <tenant>/<year>; repeatable. Else one without prefix."
+    "--ods", multiple=True, help="ODS to serve as <tenant>/<year>; repeatable. Else two tenants in two years."
 )
 @told
 def sandbox(

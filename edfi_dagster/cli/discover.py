@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edfi_dagster.health.offers import Offer
 
 
-@click.command()
+@click.command(short_help="What an ODS offers, new and missing.")
 @click.option("--tenant", required=True, help="Tenant code, as in the configuration.")
 @click.option("--year", required=True, type=int, help="School year, named by its spring.")
 @click.option("--yaml", "as_yaml", is_flag=True, help="As YAML to paste under extract.")

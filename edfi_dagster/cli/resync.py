@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LISTED = 40
 
 
-@click.command()
+@click.command(short_help="Refresh what differs from the ODS.")
 @click.option("--tenant", help="Only this tenant.")
 @click.option("--year", type=int, help="Only this school year.")
 @click.option("--endpoints", callback=comma_separated, help="Only these, e.g. students,tpdm/candidates.")

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edfi_dagster.assets.keys import AssetKeys, partition_key
 from edfi_dagster.automation.jobs import EXTRACT_JOB
-from edfi_dagster.cli.terse import terse as terse_logger
+from edfi_dagster.cli.terse import progress
 from edfi_dagster.config import ConfigError, Platform, TenantYear
 from edfi_dagster.definitions import build
 from edfi_dagster.ods.catalogue import endpoints_of, find_endpoints
@@ -85,11 +87,13 @@ def materialize_pair(
     Raises ConfigError for an unknown selection.
     """
     keys = _selected(platform, pair, endpoints, select)
-    defs = dg.Definitions.merge(
-        build(platform), dg.Definitions(loggers={"terse": terse_logger, "console": dg.colored_console_logger})
-    )
-    job = defs.resolve_job_def(EXTRACT_JOB)
-    with open_instance(platform) as instance:
+    loggers: dict[str, dg.LoggerDefinition] = {"console": dg.colored_console_logger}
+    with ExitStack() as stack:
+        if terse:
+            loggers["terse"] = stack.enter_context(progress(str(pair)))
+        defs = dg.Definitions.merge(build(platform), dg.Definitions(loggers=loggers))
+        job = defs.resolve_job_def(EXTRACT_JOB)
+        instance = stack.enter_context(open_instance(platform))
         result = job.execute_in_process(
             instance=instance,
             partition_key=partition_key(pair),
@@ -111,25 +115,38 @@ def materialize_pair(
 
 
 def print_report(report: Report) -> None:
-    """The run as a table: what was materialized, and the failure if there is one."""
-    console = Console()
-    table = Table(title=f"{report.pair}  run {report.run_id[:8]}", title_justify="left")
-    for heading in ("asset", "rows", "loaded", "from", "to"):
-        table.add_column(heading, justify="left" if heading == "asset" else "right")
-    for asset, metadata in report.assets[:_SHOWN]:
+    """The run as a table of 80 columns: what was materialized, and the failure if there is one."""
+    console = Console(highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("asset", overflow="fold")
+    for heading in ("rows", "loaded", "from", "to"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    rows = _rows(report)
+    for row in rows[:_SHOWN]:
+        table.add_row(*row)
+    if rows:
+        run = f"  run {report.run_id[:8]}, {len(report.assets)} assets materialized"
+        console.print(Text.assemble((str(report.pair), "bold"), run))
+        console.print(table)
+    elif report.success:
+        console.print(f"{report.pair}: nothing changed")
+    if len(rows) > _SHOWN:
+        console.print(f"… and {len(rows) - _SHOWN} more; all with --json, or in the UI")
+    if report.failure:
+        Console(stderr=True).print(f"Error: {report.failure}", style="red", highlight=False, markup=False)
+
+
+def _rows(report: Report) -> list[tuple[str, ...]]:
+    """Name and figures of each asset; an endpoint and its table with the same figures are one, under the endpoint's name."""
+    found: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for asset, metadata in report.assets:
         numbers = [
             metadata.get(f"edfi/{name}", "")
             for name in ("rows", "rows_loaded", "min_change_version", "max_change_version")
         ]
-        table.add_row(asset, *(f"{n:,}" if isinstance(n, int) else str(n) for n in numbers))
-    if report.assets:
-        console.print(table)
-    elif report.success:
-        console.print(f"{report.pair}: nothing changed")
-    if len(report.assets) > _SHOWN:
-        console.print(f"… and {len(report.assets) - _SHOWN} more; all with --json, or in the UI")
-    if report.failure:
-        Console(stderr=True).print(f"Error: {report.failure}", style="red", highlight=False, markup=False)
+        cells = [f"{n:,}" if isinstance(n, int) else str(n) for n in numbers]
+        found.setdefault((asset.rpartition("/")[2], *cells), (asset, *cells))
+    return list(found.values())
 
 
 def _selected(

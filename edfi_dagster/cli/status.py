@@ -27,7 +27,7 @@ _TOLD = 10
 _UNKNOWN, _NONE = "?", "–"
 
 
-@click.command()
+@click.command(short_help="How fresh every tenant, year and endpoint is.")
 @click.option("--tenant", help="Only this tenant.")
 @click.option("--year", type=int, help="Only this school year.")
 @click.option("--endpoints", callback=comma_separated, help="Only these, e.g. students,tpdm/candidates.")

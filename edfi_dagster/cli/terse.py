@@ -2,9 +2,13 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from rich.console import Console
+from rich.status import Status
 
 
 @dg.logger
@@ -16,6 +20,36 @@ def terse(init_context: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("edfi_dagster")
     logger.addHandler(handler)
     return logger
+
+
+@contextmanager
+def progress(subject: str) -> Iterator[dg.LoggerDefinition]:
+    """The logger ``terse`` of a run that, on a terminal, also counts what the run has materialized so far."""
+    with Console(stderr=True).status(f"{subject}: starting") as status:
+        counter = _Counter(subject, status)
+
+        @dg.logger
+        def counting(init_context: dg.InitLoggerContext) -> logging.Logger:
+            logger: logging.Logger = terse.logger_fn(init_context)
+            logger.addHandler(counter)
+            return logger
+
+        yield counting
+
+
+class _Counter(logging.Handler):
+    """Tells a status how many assets were materialized, and which was the last."""
+
+    def __init__(self, subject: str, status: Status) -> None:
+        super().__init__()
+        self._subject, self._status, self._count = subject, status, 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        event = getattr(record, "dagster_meta", {}).get("dagster_event")
+        if event is not None and event.is_step_materialization and event.asset_key:
+            self._count += 1
+            last = event.asset_key.to_user_string()
+            self._status.update(f"{self._subject}: {self._count} assets materialized, last {last}")
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

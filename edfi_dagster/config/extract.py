@@ -64,27 +64,39 @@ class OptionOverrides(Model):
     """Options of pulling an endpoint; one that is left out is inherited."""
 
     page_size: Count | None = None
+    """Records per request; lowered where the ODS allows less."""
     num_retries: CountOrZero | None = None
+    """Retries of a request that failed for a passing reason."""
     change_version_step_size: Count | None = None
+    """Change versions per window, where an ODS is read by windows."""
     fetch_deletes: Flag | None = None
+    """Whether deletes are pulled."""
     query_parameters: QueryParameters = Field(default={})
+    """Parameters of every request; joined by name with what is inherited."""
 
 
 class EndpointOptions(OptionOverrides):
     """An endpoint's entry under `resources` or `descriptors`."""
 
     enabled: Flag | None = None
+    """Whether it is pulled at all."""
     namespace: Text | None = None
+    """Namespace, where the name does not say it: tpdm; else ed-fi."""
 
 
 class EndpointDefaults(Model):
     """Options of every endpoint that does not say otherwise."""
 
     page_size: Count = 500
+    """Records per request; lowered where the ODS allows less."""
     num_retries: CountOrZero = 5
+    """Retries of a request that failed for a passing reason."""
     change_version_step_size: Count = 50_000
+    """Change versions per window, where an ODS is read by windows."""
     fetch_deletes: Flag = True
+    """Whether deletes are pulled."""
     query_parameters: QueryParameters = Field(default={})
+    """Parameters of every request."""
 
 
 @dataclass(frozen=True)
@@ -241,16 +253,27 @@ class YearExtract(_Endpoints):
     """What one tenant's year does differently. The set of assets and `run_type` are the platform's."""
 
     data_standard: DataStandard | None = None
+    """Data standard of this ODS."""
     max_concurrent_requests: Count | None = None
+    """Requests in flight to this ODS."""
     change_version_overlap: CountOrZero | None = None
+    """Versions that a delta reads again behind its watermark."""
     use_change_version: Flag | None = None
+    """Whether deltas are pulled."""
     get_key_changes: Flag | None = None
+    """Whether key changes are pulled."""
     pull_total_counts: Flag | None = None
+    """Whether the ODS's counts are kept after a run."""
     use_snapshot: Flag | None = None
+    """Whether the ODS's newest snapshot is read."""
     late_after_hours: Duration | None = None
+    """Hours after which this year is late."""
     endpoint_defaults: OptionOverrides = OptionOverrides()
+    """Options of every endpoint of this ODS."""
     resources: EndpointSelection = EndpointSelection({})
+    """Options of single resources; which are pulled is the platform's."""
     descriptors: EndpointSelection = EndpointSelection({})
+    """Options of single descriptors."""
 
     @model_validator(mode="before")
     @classmethod
@@ -293,18 +316,31 @@ class Extract(_Endpoints):
     """The platform's endpoints, options and limits. `max_concurrent_requests` is per ODS, over all endpoints."""
 
     data_standard: DataStandard = "5.2"
+    """Which endpoints all means."""
     run_type: RunType = "bulk"
+    """One step for everything, a step for each endpoint, or one for only what changed."""
     max_concurrent_requests: Count = 8
+    """Requests in flight to one ODS, over all endpoints."""
     change_version_overlap: CountOrZero = 10_000
+    """Versions that a delta reads again behind its watermark, for late commits."""
     use_change_version: Flag = True
+    """Whether deltas are pulled; else every run replaces."""
     get_key_changes: Flag = True
+    """Whether key changes are pulled."""
     pull_total_counts: Flag = False
+    """Whether the ODS's counts are kept after a run, and compared."""
     use_snapshot: Flag = False
+    """Whether the ODS's newest snapshot is read."""
     late_after_hours: Duration = 24
+    """Hours after its scheduled moment, or without a pull, that make it late."""
     tmp_dir: ConfigPath | None = None
+    """Folder for files on their way; else the machine's."""
     endpoint_defaults: EndpointDefaults = EndpointDefaults()
+    """Options of every endpoint."""
     resources: EndpointSelection = EndpointSelection({EVERY: EndpointOptions()})
+    """all, none, or options by name; * stands for all of the data standard."""
     descriptors: EndpointSelection = EndpointSelection({EVERY: EndpointOptions()})
+    """The same for descriptors."""
 
 
 def merge_options(defaults: EndpointDefaults, layers: Iterable[OptionOverrides]) -> ResolvedOptions:

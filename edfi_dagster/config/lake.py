@@ -32,8 +32,11 @@ class LocalLake(Model):
     """A folder on this machine, or on a volume that every machine mounts."""
 
     kind: Literal["local"]
+    """A folder."""
     root: ConfigPath
+    """The folder; a relative one starts from the configuration's own."""
     compression: Compression = "zstd"
+    """How files are compressed."""
 
 
 class S3Lake(Model):
@@ -43,15 +46,25 @@ class S3Lake(Model):
     """
 
     kind: Literal["s3"]
+    """S3, or a service that speaks its protocol."""
     bucket: Annotated[StrictStr, AfterValidator(_bucket)]
+    """The bucket's name alone."""
     prefix: Annotated[StrictStr, AfterValidator(_prefix)] = ""
+    """The folder in the bucket under which everything lies."""
     region: Text | None = None
+    """The bucket's region; else the machine's."""
     endpoint_url: Url | None = None
+    """Address of a service other than AWS's."""
     access_key_id: Secret | None = None
+    """Without keys the machine's role is used."""
     secret_access_key: Secret | None = None
+    """Goes with access_key_id."""
     encryption: Encryption | None = None
+    """Without it the bucket's own default holds."""
     kms_key_id: Text | None = None
+    """Key for aws:kms; without it AWS's own key for S3."""
     compression: Compression = "zstd"
+    """How files are compressed."""
 
     @model_validator(mode="after")
     def _both_keys_or_none(self) -> Self:

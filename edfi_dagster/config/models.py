@@ -39,10 +39,15 @@ class Slack(Model):
     """Where messages go: a bot's token and a channel, or an incoming webhook. ``ui_url`` is where their links lead."""
 
     token: Secret | None = None
+    """Token of a bot that may write to the channel."""
     channel: Text | None = None
+    """Channel of the bot's messages."""
     webhook_url: Secret | None = None
+    """Incoming webhook, instead of token and channel."""
     events: tuple[SlackEvent, ...] = ("failure", "late")
+    """What is told: failed runs, successful runs, tenants and years that become late."""
     ui_url: Text = "http://127.0.0.1:3000"
+    """Address of the Dagster UI, where the links in messages lead."""
 
     @model_validator(mode="after")
     def _one_way_to_send(self) -> Self:
@@ -60,14 +65,23 @@ class Platform(Model):
     """The configuration file. Relative paths in it start from its own folder."""
 
     lake: Lake = Field({"kind": "local", "root": "data/lake"}, validate_default=True)
+    """Where pulled files are kept."""
     warehouse: Warehouse = Field({"kind": "duckdb", "path": "data/warehouse.duckdb"}, validate_default=True)
+    """Where raw tables are kept."""
     slack: Slack | None = None
+    """Messages; none without it."""
     owners: tuple[Owner, ...] = ()
+    """Owners of every asset: team:name or an e-mail address."""
     timezone: Timezone = "UTC"
+    """Time zone of all schedules."""
     extract: Extract = Extract()
+    """What is pulled from every ODS, and how."""
     tables: TableNames = TableNames()
+    """Names of the shared raw tables."""
     tenants: Annotated[Mapping[TenantCode, Tenant], AfterValidator(check_tenants)]
+    """Education organizations by code, as in the raw tables' tenant_code."""
     earthbeam: Earthbeam = Earthbeam()
+    """Assessment files: bundles, and the tools that run them."""
 
     _source: str = PrivateAttr("")
     _folder: Path = PrivateAttr()

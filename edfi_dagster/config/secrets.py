@@ -23,7 +23,9 @@ class Secret(Model):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     env: str | None = None
+    """Name of an environment variable."""
     file: ConfigPath | None = None
+    """File that holds the secret."""
     _place: str = PrivateAttr("the configuration")
 
     @model_validator(mode="before")
@@ -60,8 +62,8 @@ class Secret(Model):
         if not value:
             state = "empty" if value == "" else "not set"
             raise ConfigError(
-                f"{self._place}: environment variable {self.env} is {state}; set it where Dagster's runs"
-                f" and commands execute"
+                f"{self._place}: environment variable {self.env} is {state}; set it, in .env or"
+                " otherwise, where Dagster's runs and commands are started"
             )
         return value
 

@@ -50,35 +50,53 @@ class Credentials(Model):
     """A key and secret of an ODS."""
 
     client_id: Secret
+    """Key."""
     client_secret: Secret
+    """Secret."""
 
 
 class OdsYear(Model):
     """The ODS of one tenant in one school year. What is left out of api_* is found out from the ODS."""
 
     base_url: BaseUrl
+    """Root of the API, before /data/v3 or /oauth."""
     client_id: Secret
+    """Key."""
     client_secret: Secret
+    """Secret."""
     api_version: ApiVersion | None = None
+    """ODS/API version where it cannot be found out: 2 for Ed-Fi 2."""
     api_mode: Annotated[ApiMode, BeforeValidator(_api_mode), WithJsonSchema({"type": "string"})] | None = None
+    """Mode of an ODS before 7.0 that does not tell it."""
     instance_code: Annotated[StrictStr, AfterValidator(_instance_code)] | None = None
+    """Instance, where an Instance Year Specific ODS is addressed without it."""
     verify_ssl: Flag = True
+    """Whether the certificate must be valid."""
     multiyear: Flag = False
+    """Whether the ODS holds several school years; then only the partition's own is asked for."""
     send: Credentials | None = None
+    """Key and secret for Lightbeam, where it has its own."""
     schedule: Cron | None = None
+    """Cron of everything."""
     schedule_resources: Cron | None = None
+    """Cron of resources alone."""
     schedule_descriptors: Cron | None = None
+    """Cron of descriptors alone."""
     schedule_full_refresh: Cron | None = None
+    """Cron of a full refresh; day of the month and weekday are both meant."""
     extract: YearExtract = YearExtract()
+    """What this year does differently from the platform's extract."""
 
 
 class Tenant(Model):
     """An education organization and its school years."""
 
     education_organization_id: Count | None = None
+    """The organization the keys should belong to; check compares."""
     years: Annotated[
         Mapping[Year, OdsYear], Field(json_schema_extra={"propertyNames": {"pattern": r"^(19|20|21)\d\d$"}})
     ]
+    """School years, named by their spring: 2025 is 2024-25."""
 
     @field_validator("years")
     @classmethod

@@ -78,31 +78,51 @@ class DuckDBWarehouse(Model):
     """A DuckDB file."""
 
     kind: Literal["duckdb"]
+    """A DuckDB file."""
     # The validator that sees the text first stands last.
     path: Annotated[ConfigPath, BeforeValidator(_database_file)]
+    """The file; it is made when it is not there."""
     schema_name: Identifier = Field(default="edfi3", alias="schema")
+    """Schema of the raw tables."""
 
 
 class SnowflakeWarehouse(Model):
     """A Snowflake account. Exactly one of private_key, private_key_path, password and oauth_token is given."""
 
     kind: Literal["snowflake"]
+    """A Snowflake account."""
     account: Annotated[StrictStr, AfterValidator(_account)]
+    """The account's identifier, as in myorg-myaccount."""
     user: Plain
+    """The user who loads."""
     private_key: Secret | None = None
+    """Private key of the user (PEM); the usual way to sign in."""
     private_key_path: ConfigPath | None = None
+    """File of the private key."""
     private_key_passphrase: Secret | None = None
+    """Passphrase of the private key, if it has one."""
     password: Secret | None = None
+    """Password, where the account still allows one."""
     oauth_token: Secret | None = None
+    """OAuth access token."""
     role: Plain | None = None
+    """Role of the sessions; else the user's default."""
     warehouse: Plain | None = None
+    """Virtual warehouse; else the user's default."""
     database: Identifier = "raw"
+    """Database of the raw tables."""
     schema_name: Identifier = Field(default="edfi3", alias="schema")
+    """Schema of the raw tables."""
     stage: Annotated[StrictStr, AfterValidator(_stage)] = "raw.util.airflow_stage"
+    """External stage at the lake's root; with a local lake files are PUT to an internal one."""
     host: Text | None = None
+    """Another address than the account's, such as that of a private link."""
     port: Annotated[int, Field(strict=True, ge=1, le=65535)] | None = None
+    """Another port than 443."""
     protocol: Literal["https", "http"] = "https"
+    """http is for tests."""
     session_parameters: Annotated[Mapping[ParameterName, SessionValue], AfterValidator(_time_out)] = {}
+    """Parameters of every session, such as STATEMENT_TIMEOUT_IN_SECONDS (600)."""
 
     @model_validator(mode="after")
     def _one_way_to_sign_in(self) -> Self:
@@ -125,13 +145,21 @@ class TableNames(Model):
     """Names of the shared raw tables, and the first part of every table's asset key."""
 
     asset_prefix: Identifier = "raw_edfi_3"
+    """First part of every table's asset key; the name of the dbt source."""
     change_versions: Identifier = "_meta_change_versions"
+    """Watermarks."""
     deletes: Identifier = "_deletes"
+    """Tombstones of all resources."""
     key_changes: Identifier = "_key_changes"
+    """Key changes of all resources."""
     descriptors: Identifier = "_descriptors"
+    """Records of all descriptors."""
     total_counts: Identifier = "_meta_total_counts"
+    """The ODS's own counts."""
     run_log: Identifier = "_meta_run_log"
+    """Runs of bundles."""
     student_id_match_rates: Identifier = "_meta_student_id_match_rates"
+    """Match rates of assessment files."""
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
