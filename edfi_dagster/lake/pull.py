@@ -204,12 +204,12 @@ class Pull:
         raise self._incomplete(window, self.ids)
 
     def _note_left(self, window: ChangeWindow, left: DistinctIds) -> None:
-        """Note which of the ids read have left the window since, for pages by offset could have skipped as many others.
+        """Note which of the ids read have left the window since, for the walk could have skipped as many others.
 
         A walk by offset proves that nothing was skipped only as long as no row moves in the order of keys, and before 7.3
-        a cascading key change moves rows and leaves their change versions alone. A walk by cursor skips nothing, unless a
-        replica that lags or a gateway gave a page too short. So every row that is counted in the end must be among those
-        read that are still there.
+        a cascading key change moves rows and leaves their change versions alone. A walk by cursor ends early where all
+        rows of a page were deleted between the ODS's finding and its reading them. So every row that is counted in the end
+        must be among those read that are still there.
         """
         if window.high is None:
             return
