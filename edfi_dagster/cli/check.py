@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edfi_dagster.cli.app import FAILED, platform_and_pairs, told
+from edfi_dagster.deploy import check_stores
 
 if TYPE_CHECKING:
     from edfi_dagster.health.findings import Block, Finding
@@ -42,6 +43,7 @@ def check(
     from edfi_dagster.health.everything import examine_all
 
     platform, pairs = platform_and_pairs(context, tenant, year)
+    check_stores(platform)
     console, waiting = Console(highlight=False), Console(stderr=True)
     blocks: list[Block] = []
     with waiting.status(f"asking {len(pairs)} ODSs") as status:

@@ -61,6 +61,10 @@ def init(
     config = Path(context.obj or CONFIG_FILE).absolute()
     check_free([config, config.parent / ENV_EXAMPLE], force=force)
     start = _asked(Start(tenants, years, base_url or "", bucket, account, user))
+    if deploy == "kubernetes" and not (start.bucket and start.account):
+        raise click.UsageError(
+            "--deploy kubernetes: its pods share no disk; give --bucket and --account too, or choose --deploy compose."
+        )
     platform = _parsed(start, config)
     if not offline:
         start = _with_standards(start, platform)

@@ -86,6 +86,13 @@ def test_ods_that_does_not_answer_is_told_of_and_the_file_is_written(folder: Pat
     assert (norway.base_url, str(norway.client_id)) == (f"{NOBODY}/NO/2026", "{env: NO_2026_KEY}")
 
 
+def test_pods_are_not_given_a_lake_and_a_warehouse_on_a_disk_of_their_own(folder: Path) -> None:
+    done = run(*of_pair(NOBODY, "--offline", "--bucket", "lake", "--deploy", "kubernetes"))
+    assert done.exit_code == 2
+    assert "--bucket and --account" in done.stderr
+    assert list(folder.iterdir()) == []
+
+
 def test_production_stores_and_deployment_are_written_on_demand(folder: Path) -> None:
     stores = ["--bucket", "our-lake", "--account", "org-account", "--user", "LOADER"]
     done = run(*of_pair(NOBODY, *stores, "--offline", "--deploy", "compose"))
