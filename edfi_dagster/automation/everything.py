@@ -19,6 +19,7 @@ from edfi_dagster.automation.inquiry import Ask, OdsSessions
 from edfi_dagster.automation.jobs import build_extract_job, parts_of, selections_of
 from edfi_dagster.automation.lateness import Lateness, build_late_sensor
 from edfi_dagster.automation.notifications import build_notifications
+from edfi_dagster.automation.old_runs import build_forget_schedule, forget_old_runs
 from edfi_dagster.automation.schedules import build_schedules
 from edfi_dagster.automation.slack import Channel
 from edfi_dagster.config import Platform
@@ -40,7 +41,7 @@ class Outside:
 class Automation:
     """What ``dg.Definitions`` takes, by its names."""
 
-    jobs: list[UnresolvedAssetJobDefinition]
+    jobs: list[UnresolvedAssetJobDefinition | dg.JobDefinition]
     schedules: list[dg.ScheduleDefinition]
     sensors: list[dg.SensorDefinition]
     lateness: Lateness
@@ -77,8 +78,8 @@ def build_automation(
     if watched := [assets for assets in bundles if is_watched(assets)]:
         sensors.append(build_file_drop_sensor(platform, watched, *bundle_jobs))
     return Automation(
-        [*jobs.values(), *bundle_jobs],
-        build_schedules(platform, jobs, selections, count),
+        [*jobs.values(), *bundle_jobs, forget_old_runs],
+        [*build_schedules(platform, jobs, selections, count), build_forget_schedule(platform)],
         sensors,
         lateness,
     )

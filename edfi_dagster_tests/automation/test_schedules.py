@@ -51,6 +51,7 @@ def test_each_cron_of_each_pair_is_a_schedule_of_its_own_and_off(tmp_path: Path)
         "lakeview_2025_descriptors": ("0 1 * * sun", "extract_descriptors"),
         "lakeview_2026_resources": ("0 4 * * *", "extract_resources"),
         "lakeview_2026_descriptors": ("0 1 * * sun", "extract_descriptors"),
+        "forget_old_runs": ("0 12 * * sun", "forget_old_runs"),
     }
     for schedule in schedules.values():
         assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -79,7 +80,8 @@ class Run:
         if status is None:
             self._process.kill()
             self._process.join()
-            return Ended("broken", f"it hung for {_LONGEST_RUN_SECONDS:.0f} s: {self._errand}")
+            said = self._log.read_text(errors="replace") if self._log.exists() else ""
+            return Ended("broken", f"it hung for {_LONGEST_RUN_SECONDS:.0f} s: {self._errand}\n{said}")
         self._process.close()
         if status == -signal.SIGKILL:
             return Ended("killed", "")
@@ -94,6 +96,7 @@ def _main(config: Path, errand: Errand, log: Path, environment: dict[str, str]) 
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    faulthandler.dump_traceback_later(_LONGEST_RUN_SECONDS - 5, file=sys.stderr)
     _hurry()
     _set_clock_back(errand.back)
     try:

@@ -145,7 +145,7 @@ def test_an_unset_variable_is_named_and_the_lines_before_it_stand(
     ]
     assert f"environment variable {KEY_VARIABLE} is not set" in found["token"].found
     assert "client_id" in found["token"].found
-    assert found["token"].remedy.startswith("set it where")
+    assert found["token"].remedy.startswith("set it, in .env or otherwise, where")
 
 
 def test_a_key_of_another_organization_fails_and_names_both(make_bench: MakeBench) -> None:

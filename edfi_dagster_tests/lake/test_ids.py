@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import tracemalloc
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 
 import pytest
@@ -25,6 +25,11 @@ ANY_ID = st.one_of(
 )
 
 
+def as_the_warehouse(ids: Iterable[str]) -> set[str]:
+    """Ids as rows are matched by there, where case and dashes are no difference."""
+    return {key.replace("-", "").lower() for key in ids}
+
+
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounds and buffers so small that a few ids go through the file and several rounds."""
@@ -35,14 +40,14 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_steps")
 @given(pages=st.lists(st.lists(ANY_ID, max_size=12), max_size=12), others=st.lists(ANY_ID, max_size=5))
 def test_it_is_a_set(pages: list[list[str]], others: list[str]) -> None:
-    expected = set(itertools.chain.from_iterable(pages))
+    expected = as_the_warehouse(itertools.chain.from_iterable(pages))
     with closing(DistinctIds()) as ids:
         for page in pages:
             ids.add(page)
             assert len(ids) <= len(expected)
         assert len(ids) == len(expected)
         asked = [*others, *itertools.chain.from_iterable(pages[:2])]
-        assert ids.among(asked) == expected & set(asked)
+        assert ids.among(asked) == {key for key in asked if as_the_warehouse([key]) <= expected}
 
 
 @pytest.mark.usefixtures("small_steps")
@@ -51,7 +56,9 @@ def test_fingerprints_are_equal_where_the_sets_are(left: list[str], right: list[
     with closing(DistinctIds()) as one, closing(DistinctIds()) as other:
         one.add(left)
         other.add(right)
-        assert (one.fingerprint() == other.fingerprint()) == (set(left) == set(right))
+        assert (one.fingerprint() == other.fingerprint()) == (
+            as_the_warehouse(left) == as_the_warehouse(right)
+        )
         other.clear()
         other.add([*left, *reversed(left)])
         assert one.fingerprint() == other.fingerprint()
