@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from click.testing import CliRunner
 
+from edfi_dagster.cli.app import cli
+from edfi_dagster.cli.commands import register
 from edfi_dagster_tests.bench import PAIR, SECRET_VARIABLE, Bench
 
 MakeBench = Callable[..., Bench]
@@ -81,10 +84,13 @@ def test_materialize_fails_with_1_and_says_why(make_bench: MakeBench) -> None:
     ],
 )
 def test_wrong_use_is_exit_code_2_and_says_what_to_write(
-    make_bench: MakeBench, arguments: tuple[str, ...], told: str
+    make_bench: MakeBench, arguments: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = command(make_bench("students", "sessions"), *arguments)
-    assert done.returncode == 2
+    bench = make_bench("students", "sessions")
+    monkeypatch.chdir(bench.folder)
+    register(cli)
+    done = CliRunner().invoke(cli, arguments, env={"EDFI_DAGSTER_CONFIG": str(bench.config)})
+    assert done.exit_code == 2
     assert told in done.stderr
 
 

@@ -132,7 +132,7 @@ def test_11_killed_refresh_is_finished_by_a_plain_run(night: Night, tmp_path: Pa
     assert (rows, watermarks) == (night.refresh[0], night.refresh[2])
 
 
-@pytest.mark.parametrize("nth", [1, 3])
+@pytest.mark.parametrize("nth", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_11_killed_rebuild_goes_on(night: Night, tmp_path: Path, nth: int) -> None:
     bench = night.bench(tmp_path)
     bench.materialize()

@@ -29,7 +29,7 @@ OF_YEAR = {
 }
 WHOLE = ("students", "locations", "graduationPlans")
 VERSIONS = [
-    pytest.param("6.1", marks=pytest.mark.ods("6.1", mode="shared_instance")),
+    pytest.param("6.1", marks=[pytest.mark.ods("6.1", mode="shared_instance"), pytest.mark.slow]),
     pytest.param("7.3", marks=pytest.mark.ods("7.3")),
 ]
 

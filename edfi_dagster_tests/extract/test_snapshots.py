@@ -93,7 +93,7 @@ def test_the_latest_of_several_snapshots_is_read(bench: Bench) -> None:
     bench.verify()
 
 
-@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("full", [pytest.param(True, marks=pytest.mark.slow), False])
 @pytest.mark.parametrize("version", BOTH)
 def test_a_snapshot_that_goes_in_the_middle_is_followed_by_the_next_one(
     version: str, full: bool, bench: Bench
@@ -157,7 +157,7 @@ def test_snapshots_that_keep_going_end_the_run(bench: Bench) -> None:
     catch_up(bench)
 
 
-@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("full", [pytest.param(True, marks=pytest.mark.slow), False])
 @pytest.mark.parametrize("version", BOTH)
 def test_a_newer_snapshot_in_the_middle_loses_nothing(version: str, full: bool, bench: Bench) -> None:
     """On 6.1 the one that is read stays to the end; on 7.3 the next page comes from another state without notice."""
