@@ -15,7 +15,7 @@ Json = dict[str, Any]
 def tombstones(
     reader: Reader, endpoint: Endpoint, versions: tuple[int, int], *, suppress: bool
 ) -> list[Json]:
-    """Rows of ``/deletes`` in change version order.
+    """Rows of ``/deletes`` in change version order; key values as they are stored, for a page shows few of them.
 
     ``suppress`` hides a tombstone while a live row has its natural key. The ODS joins on surrogate
     keys, so a re-created descriptor, and a row keyed by one, stays visible beside the live row.
@@ -28,7 +28,7 @@ def tombstones(
         (endpoint.number, *versions),
     ).fetchall()
     return [
-        {"id": row_id, "changeVersion": version, "keyValues": msgspec.json.decode(values)}
+        {"id": row_id, "changeVersion": version, "keyValues": msgspec.Raw(values)}
         for version, row_id, surrogates, values, live in rows
         if not (
             suppress and live is not None and not endpoint.is_descriptor and _all_live(reader, surrogates)
@@ -54,13 +54,11 @@ def key_changes(reader: Reader, endpoint: Endpoint, versions: tuple[int, int]) -
         found[row_id] = {
             "id": row_id,
             "changeVersion": version,
-            "oldKeyValues": first["oldKeyValues"] if first else msgspec.json.decode(old),
-            "newKeyValues": msgspec.json.decode(new),
+            "oldKeyValues": first["oldKeyValues"] if first else msgspec.Raw(old),
+            "newKeyValues": msgspec.Raw(new),
         }
     return sorted(found.values(), key=lambda change: change["changeVersion"])
 
 
 def _all_live(reader: Reader, surrogates: str) -> bool:
-    return all(
-        reader.by_position(int(position)) is not None for position in surrogates.split(",") if position
-    )
+    return all(reader.is_live(int(position)) for position in surrogates.split(",") if position)

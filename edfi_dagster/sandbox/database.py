@@ -152,6 +152,10 @@ class Reader:
     def by_position(self, position: int) -> Row | None:
         return self._row("row.position = ?", position)
 
+    def is_live(self, position: int) -> bool:
+        found = self.connection.execute("SELECT 1 FROM row WHERE position = ?", (position,)).fetchone()
+        return found is not None
+
     def by_id(self, endpoint: Endpoint, row_id: str) -> Row | None:
         found = self._row("row.id = ?", row_id)
         return found if found and found.endpoint == endpoint.number else None

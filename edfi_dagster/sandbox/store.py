@@ -188,17 +188,21 @@ class Store:
     def tombstones(self, endpoint: str) -> list[Body]:
         """Every tombstone, also those that ``/deletes`` hides because the key lives again."""
         with self.lock:
-            return changes.tombstones(self.reader, self.endpoint(endpoint), ALL_VERSIONS, suppress=False)
+            return _plain(
+                changes.tombstones(self.reader, self.endpoint(endpoint), ALL_VERSIONS, suppress=False)
+            )
 
     def deletes(self, endpoint: str) -> list[Body]:
         """What ``/deletes`` answers without a window."""
         with self.lock:
-            return changes.tombstones(self.reader, self.endpoint(endpoint), ALL_VERSIONS, suppress=True)
+            return _plain(
+                changes.tombstones(self.reader, self.endpoint(endpoint), ALL_VERSIONS, suppress=True)
+            )
 
     def key_changes(self, endpoint: str) -> list[Body]:
         """What ``/keyChanges`` answers without a window."""
         with self.lock:
-            return changes.key_changes(self.reader, self.endpoint(endpoint), ALL_VERSIONS)
+            return _plain(changes.key_changes(self.reader, self.endpoint(endpoint), ALL_VERSIONS))
 
     # permissions ----------------------------------------------------------------------------------
 
@@ -357,3 +361,9 @@ class Transaction:
         with self.store.lock:
             self.store.transaction(self.id)
             del self.store.transactions[self.id]
+
+
+def _plain(rows: list[Body]) -> list[Body]:
+    """Rows of changes with their key values read."""
+    plain: list[Body] = msgspec.json.decode(msgspec.json.encode(rows))
+    return plain

@@ -12,7 +12,7 @@ from edfi_dagster_tests.checks.asking import latest, lose
 TENANT_YEARS = dg.AssetKey(["health", "tenant_years"])
 
 
-@pytest.mark.parametrize("run_type", ["bulk", "default"])
+@pytest.mark.parametrize("run_type", ["bulk", pytest.param("default", marks=pytest.mark.slow)])
 def test_tables_are_compared_with_the_count_of_the_ods_and_the_run_is_summed_up(
     make_bench: MakeBench, instance: dg.DagsterInstance, run_type: str
 ) -> None:

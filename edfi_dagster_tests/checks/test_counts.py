@@ -149,6 +149,7 @@ def test_a_run_of_some_descriptors_does_not_speak_for_all(
     assert latest(instance, DESCRIPTORS) == before
 
 
+@pytest.mark.slow
 def test_one_table_can_be_checked_by_itself(make_bench: MakeBench, instance: dg.DagsterInstance) -> None:
     bench = make_bench("students", "sessions", change_version_overlap=0)
     assert run(bench, instance).success

@@ -20,6 +20,7 @@ def _instance_of_the_bench(tmp_path: object, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_run_prints_what_was_made_and_sent_and_the_next_says_that_there_is_nothing_to_do(
     bundles: MakeBundleBench,  # noqa: F811
 ) -> None:

@@ -158,6 +158,7 @@ def test_pull_prints_gzip_lakes_too(make_bench: MakeBench) -> None:
     assert {json.loads(line)["id"] for line in done.stdout.splitlines()} == set(bench.store.ids("students"))
 
 
+@pytest.mark.slow
 def test_what_was_skipped_is_said_on_standard_error_and_in_json(make_bench: MakeBench) -> None:
     bench = make_bench("students", "sessions")
     bench.store.deny("students")

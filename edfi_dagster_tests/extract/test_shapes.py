@@ -22,11 +22,11 @@ VERSIONED = [
     ods("5.3", slow=True),
     ods("5.3", "instance_year_specific", instance_code="grand_bend"),
     ods("6.1", slow=True),
-    ods("6.1", "year_specific"),
+    ods("6.1", "year_specific", slow=True),
     ods("6.1", "district_specific", slow=True),
     ods("7.0", slow=True),
     ods("7.1", slow=True),
-    ods("7.2"),
+    ods("7.2", slow=True),
     ods("7.3"),
 ]
 

@@ -89,6 +89,7 @@ def test_ten_thousand_parts_reach_the_largest_object_of_s3_and_no_part_is_too_la
     assert part_size(100 * 2**30) < 90 * MIB
 
 
+@pytest.mark.slow
 def test_memory_stays_within_two_parts_however_large_the_object_is(bucket: Bucket) -> None:
     """300 MiB in a process of its own; what the machine reads and signs with comes on top."""
     child = subprocess.run(

@@ -341,6 +341,7 @@ def test_tokens_that_have_expired_are_counted_no_more(clock: Callable[[float], N
     assert issuer.issued == 5 * (FREE_TOKENS + 1)
 
 
+@pytest.mark.slow
 def test_forty_threads_in_six_processes_never_come_near_the_cap_whatever_is_refused(
     server: SandboxServer, base_url: str
 ) -> None:

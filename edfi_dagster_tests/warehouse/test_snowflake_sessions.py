@@ -180,6 +180,7 @@ loads.delta(warehouse, reading)
 """
 
 
+@pytest.mark.slow
 def test_run_that_is_killed_in_a_transaction_is_done_again(
     snowflake: SnowflakeStandIn, warehouse: SnowflakeWarehouse, lake: LocalLake, database: str, tmp_path: Path
 ) -> None:
