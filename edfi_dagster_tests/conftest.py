@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import dagster as dg
 import pytest
 from botocore.loaders import create_loader
 
+from edfi_dagster.lake.store import LocalLake
 from edfi_dagster.sandbox import SandboxServer
 from edfi_dagster_tests.bench import KEY_VARIABLE, ODS, SECRET_VARIABLE, Bench, write_config
 from edfi_dagster_tests.lake.s3_server import KEY as S3_KEY
@@ -152,8 +153,11 @@ def snowflake() -> Iterator[SnowflakeStandIn]:
 
 
 @pytest.fixture(scope="session")
-def used_database(snowflake: SnowflakeStandIn) -> str:
-    return snowflake.new_database()
+def used_database(snowflake: SnowflakeStandIn, tmp_path_factory: pytest.TempPathFactory) -> str:
+    database = snowflake.new_database()
+    with closing(snowflake.warehouse(database, LocalLake(tmp_path_factory.mktemp("lake")))) as warehouse:
+        warehouse.setup([])  # the stage of a local lake too, whichever lake the first test has
+    return database
 
 
 @pytest.fixture

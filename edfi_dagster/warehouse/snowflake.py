@@ -92,12 +92,22 @@ class SnowflakeConnection(SnowflakeDialect):
             with self._lake.local_files(paths) as local:
                 for path, file in zip(paths, local, strict=True):
                     place = sql.stage_place(stage, f"{folder}{posixpath.dirname(path)}/")
-                    self.run(sql.put_sql(str(file), place))
+                    self._put(sql.put_sql(str(file), place))
             self._copy_all(lines, stage, folder, paths)
         finally:
             # What stays behind costs room, but the load is as good or bad without it.
             with suppress(WarehouseError):
                 self.run(f"REMOVE {sql.stage_place(stage, folder)}")
+
+    def _put(self, statement: str) -> None:
+        try:
+            self.run(statement)
+        except WarehouseError as error:
+            if "does not exist" not in str(error):
+                raise
+            raise WarehouseError(
+                f"{error}; a schema made for a lake on S3 has no stage for local files: run edfi-dagster setup-warehouse"
+            ) from None
 
     def _copy_all(self, lines: str, stage: str, folder: str, paths: Sequence[str]) -> None:
         root = posixpath.commonpath([posixpath.dirname(path) for path in paths])

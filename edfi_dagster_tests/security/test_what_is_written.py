@@ -159,6 +159,7 @@ def test_a_run_and_its_commands_say_and_leave_no_secret_and_no_students_value(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="urllib3")  # which the client of Kubernetes has made silent
     (tmp_path / "home").mkdir()
     (tmp_path / "project").mkdir()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))

@@ -73,6 +73,25 @@ def test_local_files_go_to_the_internal_stage_one_by_one_and_leave_it(
     assert [text for text in asked if text.startswith("REMOVE")] == [f"REMOVE @{stage}/"]
 
 
+def test_schema_made_for_a_remote_lake_says_what_local_files_lack(
+    snowflake: SnowflakeStandIn, new_database: str, tmp_path: Path
+) -> None:
+    lake = LocalLake(tmp_path / "lake")
+    file = pulled(lake, f"{FOLDER}/students.jsonl.gz", ['{"id": 1}'])
+    snowflake.warehouse(new_database, RemoteLake(tmp_path / "lake")).setup([])
+    warehouse = snowflake.warehouse(new_database, lake)
+    warehouse.prepare([])
+    with (
+        warehouse.connected() as connection,
+        pytest.raises(WarehouseError, match="run edfi-dagster setup-warehouse"),
+    ):
+        connection.stage("staged", [file])
+    warehouse.setup([])
+    with warehouse.connected() as connection:
+        assert connection.stage("staged", [file]) == 1
+    warehouse.close()
+
+
 class RemoteLake(LocalLake):
     """A lake that no statement can upload, as in a bucket."""
 
