@@ -175,7 +175,7 @@ class Campaign:
     def _note(self, errand: Errand, ended: Ended) -> None:
         self.report.runs[ended.verdict] += 1
         if ended.verdict == "broken":
-            self.report.broken.append(f"{errand}: {ended.said[-3000:]}")
+            self.report.broken.append(f"{errand}: {ended.said[-12000:]}")
         elif ended.verdict == "killed":
             self.report.kills[errand.kill.kill.rpartition(":")[2] or "at some moment"] += 1
             self._storage.bury()
