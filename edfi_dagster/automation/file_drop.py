@@ -1,8 +1,8 @@
 """The file-drop sensor: one run for each new file in the folders of ``inputs: {VAR: {folder, pattern}}``.
 
 Per tenant, year, bundle and grain. Where the grains share a folder, a file is of the one that its name tells
-(``PSAT_fall.csv``); one that names none is told of and left alone, as its rows would be those of every grain. The same content never twice, under whatever name, as the run key holds its hash and
-Dagster drops a key that any run ever had. A file that is still being written waits until it was the same at two ticks.
+(``PSAT_fall.csv``); one that names none is told of and left alone, as its rows would be those of every grain. The same
+content never twice, under whatever name, as the run key holds its hash and Dagster drops a key that any run ever had. A file that is still being written waits until it was the same at two ticks.
 The cursor is only what was seen: ``{"riverbend|-|grand_bend|2025|INPUT_FILE": {"fall.csv": [size, mtime_ns, sha256]}}``;
 without it, files are read again and nothing is run twice.
 """

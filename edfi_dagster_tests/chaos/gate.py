@@ -23,6 +23,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from edfi_dagster_tests.lake.s3_server import serving
+
 STALL_SECONDS = 2.0
 STATUSES = (408, 409, 425, 429, 500, 502, 503, 504)
 # What ends the reading of an endpoint at once must not strike all of them, or nothing is ever read.
@@ -290,14 +292,8 @@ class Gate(ThreadingHTTPServer):
 
 @contextmanager
 def running_gate() -> Iterator[Gate]:
-    with Gate() as gate:
-        thread = threading.Thread(target=gate.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield gate
-        finally:
-            gate.shutdown()
-            thread.join()
+    with serving(Gate()) as gate:
+        yield gate
 
 
 class _Passing(BaseHTTPRequestHandler):

@@ -78,7 +78,7 @@ def serving(host: Host, shared: Mapping[str, str]) -> Iterator[subprocess.Popen[
         "--location-name",
         host.name,
     ]
-    with _running(["dagster", "api", "grpc", *options], host.folder, host.environment(shared)) as server:
+    with started([BIN / "dagster", "api", "grpc", *options], host.folder, host.environment(shared)) as server:
         yield server
 
 
@@ -100,19 +100,18 @@ def write_instance(folder: Path, hosts: Sequence[Host]) -> Path:
 def daemon(home: Path, shared: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """The daemon: it takes runs from the queue, and runs crashed ones again."""
     environment = {**os.environ, **shared, "DAGSTER_HOME": str(home)}
-    command = ["dagster-daemon", "run", "-w", str(home / "workspace.yaml")]
-    with _running(command, home, environment) as process:
+    command = [BIN / "dagster-daemon", "run", "-w", str(home / "workspace.yaml")]
+    with started(command, home, environment) as process:
         yield process
 
 
 @contextmanager
-def _running(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str]
+def started(
+    command: Sequence[str | Path], folder: Path, environment: Mapping[str, str], *, log: str = "log"
 ) -> Iterator[subprocess.Popen[bytes]]:
-    with (folder / "log").open("wb") as said:
-        process = subprocess.Popen(
-            [BIN / command[0], *command[1:]], cwd=folder, env=dict(environment), stdout=said, stderr=said
-        )
+    """A process in a folder, what it says in ``log`` there; told to end after the block, and killed if it does not."""
+    with (folder / log).open("wb") as said:
+        process = subprocess.Popen(command, cwd=folder, env=dict(environment), stdout=said, stderr=said)
         try:
             yield process
         finally:

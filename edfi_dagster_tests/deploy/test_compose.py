@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import yaml
 
 from edfi_dagster.deploy import write_deployment
 from edfi_dagster_tests.automation.postgres import find_binaries, running_postgres
+from edfi_dagster_tests.deploy.hosts import started
 
 BIN = Path(sys.executable).parent
 SERVICES = ("code", "webserver", "daemon")
@@ -82,25 +83,6 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-@contextmanager
-def started(
-    folder: Path, name: str, environment: Mapping[str, str], command: list[str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    with (folder / f"{name}.log").open("wb") as said:
-        process = subprocess.Popen(
-            command, cwd=folder, env={**os.environ, **environment}, stdout=said, stderr=said
-        )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_services_start_as_they_stand_there(folder: Path, tmp_path: Path) -> None:
@@ -125,7 +107,8 @@ def test_services_start_as_they_stand_there(folder: Path, tmp_path: Path) -> Non
         assert set(database) == named(folder)
         processes = {}
         for name in SERVICES:  # the code server first, as the others wait for its health
-            processes[name] = running.enter_context(started(tmp_path, name, environment, commands[name]))
+            process = started(commands[name], tmp_path, {**os.environ, **environment}, log=f"{name}.log")
+            processes[name] = running.enter_context(process)
             if name == "code":
                 health = services[name]["healthcheck"]["test"][1:]
                 _until(partial(_succeeds, [_replaced(word, here) for word in health]), processes)

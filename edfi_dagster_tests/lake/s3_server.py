@@ -185,7 +185,7 @@ class Gate(ThreadingHTTPServer):
         """A client that was cut off or killed is what these tests are about."""
 
 
-GateT = TypeVar("GateT", bound=Gate)
+GateT = TypeVar("GateT", bound=ThreadingHTTPServer)
 
 
 @contextmanager
