@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -183,11 +183,12 @@ class BundleAssets:
         )
 
 
-def bundles_of(platform: Platform, keys: AssetKeys) -> list[BundleAssets]:
-    """Every configured bundle. One whose YAML cannot be read does not keep the others from loading."""
+def bundles_of(platform: Platform, keys: AssetKeys, names: Iterable[str] | None = None) -> list[BundleAssets]:
+    """The configured bundles, or those of ``names``. One whose YAML cannot be read does not keep others from loading."""
     rosters = [keys.table(endpoint) for endpoint in keys.endpoints if endpoint.name == ASSOCIATIONS]
     found = []
-    for name, settings in platform.earthbeam.bundles.items():
+    for name in platform.earthbeam.bundles if names is None else names:
+        settings = platform.earthbeam.bundles[name]
         outline, problem = None, ""
         try:
             cache = platform.folder.joinpath(*OUTLINES)

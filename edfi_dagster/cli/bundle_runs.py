@@ -12,13 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from edfi_dagster.assets.bundle_specs import PREFIX, BundleAssets, bundles_of
-from edfi_dagster.assets.bundles import BundleRun, run_config
-from edfi_dagster.assets.keys import AssetKeys, partition_key
-from edfi_dagster.automation.file_drop import BUNDLE_JOB, BUNDLE_TAG, GRAIN_TAG
+from edfi_dagster.assets.bundles import BundleRun, build_bundles, run_config
+from edfi_dagster.assets.keys import AssetKeys, partition_key, partitions_of
+from edfi_dagster.automation.file_drop import BUNDLE_JOB, BUNDLE_TAG, GRAIN_TAG, build_bundle_job
 from edfi_dagster.cli.runs import open_instance
 from edfi_dagster.cli.terse import terse as terse_logger
 from edfi_dagster.config import ConfigError, Platform, TenantYear
-from edfi_dagster.definitions import build
 from edfi_dagster.ods.catalogue import snake_case
 
 _DONE = ("sent", "deleted", "rows_loaded")
@@ -66,10 +65,15 @@ def run_bundle_assets(
 
     Raises ConfigError for a file or parameter that the bundle does not ask for.
     """
-    (assets,) = (one for one in bundles_of(platform, AssetKeys(platform)) if one.name == name)
+    keys = AssetKeys(platform)
+    (assets,) = bundles_of(platform, keys, [name])
     _check_inputs(assets, config)
-    loggers = {"terse": terse_logger, "console": dg.colored_console_logger}
-    job = dg.Definitions.merge(build(platform), dg.Definitions(loggers=loggers)).resolve_job_def(BUNDLE_JOB)
+    # Only this bundle: the hundreds of assets of the endpoints would cost half a second and are none of this run's.
+    job = dg.Definitions(
+        assets=build_bundles(platform, [assets], keys, partitions_of(platform)),
+        jobs=[build_bundle_job([assets])],
+        loggers={"terse": terse_logger, "console": dg.colored_console_logger},
+    ).resolve_job_def(BUNDLE_JOB)
     said = {"terse": {}} if terse else {"console": {"config": {"log_level": "CRITICAL"}}}
     with open_instance(platform) as instance:
         result = job.execute_in_process(
