@@ -95,6 +95,7 @@ class Bench:
         self.config = config
         self.folder = config.parent
         self.platform: Platform = parse_platform(config.read_text(), str(config), self.folder)
+        self._first_warehouse = self.platform.warehouse
         self.lake: LakeStore = open_lake(self.platform.lake, self.platform.extract.tmp_dir)
         self.told: list[str] = []
         self.pause: Callable[[float], None] = time.sleep
@@ -120,13 +121,14 @@ class Bench:
         (found,) = find_endpoints([name], self.endpoints)
         return found
 
-    def another_warehouse(self, name: str) -> Warehouse:
-        """One of the same kind beside the platform's own."""
-        own = self.platform.warehouse
+    def move_to_warehouse(self, name: str) -> None:
+        """Configure another one of the same kind, beside the first."""
+        first = self._first_warehouse
         other: dict[str, object] = {"path": self.folder / f"{name}.duckdb"}
-        if own.kind == "snowflake":
-            other = {"database": f"{own.database}_{self.folder.name}_{name}"}
-        return self._opened(self.platform.model_copy(update={"warehouse": own.model_copy(update=other)}))
+        if first.kind == "snowflake":
+            other = {"database": f"{first.database}_{self.folder.name}_{name}"}
+        self.platform = self.platform.model_copy(update={"warehouse": first.model_copy(update=other)})
+        self.warehouse = self._opened(self.platform)
 
     def _opened(self, platform: Platform) -> Warehouse:
         warehouse = open_warehouse(platform, self.lake, self.told.append)
@@ -164,7 +166,7 @@ class Bench:
 
     def rebuild(self, name: str = "rebuilt") -> dict[str, EndpointResult]:
         """Fill another warehouse from the lake; from then on it is this bench's."""
-        self.warehouse = self.another_warehouse(name)
+        self.move_to_warehouse(name)
         found = load_stored(self.lake, self.warehouse, PAIR, self.endpoints, tell=self.told.append)
         return {result.endpoint.name: result for result in found}
 

@@ -174,7 +174,7 @@ def test_what_was_loaded_into_another_warehouse_is_not_taken_for_done(prepare: P
     bench = prepare(destination="warehouse")
     first = bench.run()
     assert (len(first.loaded), bench.run().unchanged) == (2, True)
-    bench.warehouse = bench.another_warehouse("new")
+    bench.move_to_warehouse("new")
     again = bench.run()
     assert (again.unchanged, {load.inserted for load in again.loaded}) == (False, {1, 2})
     assert bench.run().unchanged

@@ -175,6 +175,6 @@ def test_a_rebuild_replays_sideloads_from_the_last_full_refresh_on(loading: Load
     expected = loading.scores()
     kept = [m for stamp in stamps(bench.lake, PAIR) for m in manifests(bench.lake, PAIR, stamp)]
     assert [(m.name, m.full, m.rows) for m in kept] == [(NAME, False, 2), (NAME, True, 1), (NAME, False, 2)]
-    bench.warehouse = bench.another_warehouse("rebuilt")
+    bench.move_to_warehouse("rebuilt")
     list(replay_sideloads(bench.lake, bench.warehouse, PAIR, tell=bench.told.append))
     assert loading.scores() == expected
