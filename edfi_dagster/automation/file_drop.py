@@ -27,6 +27,7 @@ from edfi_dagster.assets.keys import partition_key
 from edfi_dagster.automation.run_history import TRIGGER_TAG, definition_tags
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.config.earthbeam import InputFolder, grain_piece
+from edfi_dagster.config.errors import is_unicode, printable
 from edfi_dagster.earthbeam import BundleError
 from edfi_dagster.earthbeam.filling import fill_path
 from edfi_dagster.earthbeam.workspace import file_digest
@@ -106,6 +107,7 @@ class _Tick:
     digests: dict[Path, tuple[int, int, str]] = field(default_factory=dict)
 
     def tell(self, what: str, sentence: str) -> None:
+        sentence = printable(sentence)
         sentences = self.told.setdefault(what, [])
         if sentence not in sentences:
             sentences.append(sentence)
@@ -191,6 +193,10 @@ class FileDropSensor:
         before = tick.before.get(place.id, {})
         after = tick.after.setdefault(place.id, {})
         for file in files:
+            if not is_unicode(file.name):
+                # No run can be tagged with it; the daemon would fail, and start none of the others.
+                tick.tell("not read", f"{file}: its name is not UTF-8; rename it")
+                continue
             try:
                 size, changed = _stat(file)
                 seen = before.get(file.name)

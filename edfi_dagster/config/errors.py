@@ -10,6 +10,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8. Not so the name of a file that was given one in another encoding."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 class ConfigError(Exception):
     """The configuration is wrong; the text names file, place, what is wrong and what would be right.
 

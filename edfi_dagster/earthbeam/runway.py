@@ -16,7 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from edfi_dagster.config import TenantYear
+from edfi_dagster.config import ConfigError, TenantYear
+from edfi_dagster.config.errors import is_unicode, printable
 from edfi_dagster.earthbeam.runway_client import NewJob, OutputSet, RunwayClient, RunwayService
 from edfi_dagster.earthbeam.runway_errors import (
     RunwayError,
@@ -257,7 +258,7 @@ class _Submission:
                 made = self._client.create_job(job.tenant_code, job.pair.year, job.bundle, names, job.params)
             except RunwayUnsure:
                 raise
-            except RunwayError:
+            except (RunwayError, ConfigError):
                 # None was made, so the next run may ask again.
                 self._memory.forget()
                 raise
@@ -310,6 +311,8 @@ def _digests(job: RunwayJob) -> dict[str, str]:
     if not job.files:
         raise RunwayError("the job has no files; give one under files, as INPUT_FILE: path")
     for variable, file in job.files.items():
+        if not is_unicode(file.name):
+            raise RunwayError(f"{file} has a name that is not UTF-8; rename it")
         try:
             if not file.stat().st_size:
                 raise RunwayError(f"{file} is empty")
@@ -332,7 +335,9 @@ def _wait(
             for submission in waiting:
                 if output_set := found.get(submission.remembered.uid or ""):
                     submission.settle(output_set)
-                    sending.tell(f"{submission.job.pair} {submission.job.label}: done, {output_set.uid}")
+                    sending.tell(
+                        f"{submission.job.pair} {submission.job.label}: done, {printable(output_set.uid)}"
+                    )
         except RunwayRefused as error:
             files = ", ".join(submission.job.label for submission in waiting)
             yield error.at(waiting[0].job.pair, files, "wait")

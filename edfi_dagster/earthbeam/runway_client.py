@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import msgspec
 
@@ -36,7 +36,10 @@ from edfi_dagster.ods.token import Token, read_token
 
 _API = "/api/v1"
 _API_PATH = re.compile(r"/api/v\d+$")
+_UID = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _UPLOAD_SECONDS = 3600.0
+# Shorter values of an address are its version, its age or the like.
+_SHORTEST_PERMISSION = 12
 _CHANGED = "the file changed while it was sent; send it when it is complete"
 _JSON, _FORM = "application/json", "application/x-www-form-urlencoded"
 
@@ -113,6 +116,8 @@ class RunwayClient:
         self.service = service
         self._http = Http(sleep=sleep)
         self._token: Token | None = None
+        # What an answer may repeat and no error may: tokens, and what permits an upload.
+        self._hidden: set[str] = set()
 
     def create_job(
         self, tenant: str, year: int, bundle: str, files: Mapping[str, str], params: Mapping[str, str]
@@ -147,6 +152,11 @@ class RunwayClient:
 
         Raises UploadExpired for an address that is too old, and RunwayError for a file that is not what it was.
         """
+        self._hidden |= _permissions(url)
+        if self.service.base_url.startswith("https:") and not url.lower().startswith("https:"):
+            raise RunwayError(
+                "the upload address is not https, and would show the file to others; tell who runs Runway"
+            )
         sent: list[_HashedFile] = []
 
         def opened() -> Stream:
@@ -164,7 +174,7 @@ class RunwayClient:
         if reply.status in {400, 401, 403} and age > _UPLOAD_SECONDS / 2:
             raise UploadExpired(f"HTTP {reply.status}: the upload addresses have expired")
         if not reply.is_good:
-            raise reply.refusal("the file store did not take the file")
+            raise reply.refusal("the file store did not take the file", hidden=self._hidden)
         if sent[-1].sha256 != sha256:
             raise RunwayError(_CHANGED)
 
@@ -194,7 +204,7 @@ class RunwayClient:
             raise RunwayError("the list of output sets is not what Runway's API promises") from None
 
     def _refused(self, reply: Reply) -> RunwayRefused:
-        return reply.refusal(_remedy(reply, self.service), hidden=self._token.value if self._token else "")
+        return reply.refusal(_remedy(reply, self.service), hidden=self._hidden)
 
     def _authorised(
         self,
@@ -237,6 +247,7 @@ class RunwayClient:
                 raise error.during("token") from None
             except UnusableBody as error:
                 raise RunwayError(error.reason).during("token") from None
+            self._hidden.add(self._token.value)
         return self._token
 
     def _new_token(self) -> Token:
@@ -313,11 +324,17 @@ def _unsure(reason: str) -> RunwayUnsure:
 def _new_job(found: Any, files: Mapping[str, str]) -> NewJob:
     uid = found.get("uid") if isinstance(found, dict) else None
     urls = found.get("uploadUrls") if isinstance(found, dict) else None
-    if not isinstance(uid, str) or not re.fullmatch(r"[\w-]+", uid) or not isinstance(urls, dict):
+    if not isinstance(uid, str) or not _UID.fullmatch(uid) or not isinstance(urls, dict):
         raise RunwayError("the answer has no uid and uploadUrls")
     if set(urls) != set(files) or not all(isinstance(url, str) for url in urls.values()):
         raise RunwayError("the answer's uploadUrls are not for the files that were named")
     return NewJob(uid, urls)
+
+
+def _permissions(url: str) -> set[str]:
+    """What stands in an address of an upload and permits it, as it is written there and as it is meant."""
+    values = {value for part in re.split(r"[?&]", url)[1:] if (value := part.partition("=")[2])}
+    return {text for value in values for text in (value, unquote(value)) if len(text) >= _SHORTEST_PERMISSION}
 
 
 def _remedy(reply: Reply, service: RunwayService) -> str:

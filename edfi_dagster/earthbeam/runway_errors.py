@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Literal, Self
 
 from edfi_dagster.config import TenantYear
+from edfi_dagster.config.errors import printable
 from edfi_dagster.earthbeam.errors import EarthbeamError
 
 Step = Literal["read", "token", "create", "upload", "start", "wait"]
@@ -45,7 +46,7 @@ class RunwayError(EarthbeamError):
     def __str__(self) -> str:
         place = " ".join(str(part) for part in (self.pair, self.file) if part)
         found = ", ".join(part for part in (place, self.step) if part)
-        return f"{found}: {self.reason}" if found else self.reason
+        return printable(f"{found}: {self.reason}" if found else self.reason)
 
 
 class RunwayUnreachable(RunwayError):

@@ -12,7 +12,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -33,8 +33,15 @@ CONNECT_SECONDS, READ_SECONDS = 15.0, 120.0
 _NOT_DONE = frozenset({408, 425, 429, 503})
 _FINAL_5XX = frozenset({501, 505})
 _LARGEST_ANSWER_BYTES = 64 * 2**20
+# Of a refusal only what it says counts, and of that the beginning.
+_LARGEST_REFUSAL_BYTES = 1 << 20
+_MOST_SAID = 2000
+_PIECE_BYTES = 1 << 16
+_NO_ADDRESS = (
+    "an address that Runway gave is none; look at the job in Runway, and send the file again with force: true"
+)
 _CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-_ADDRESS = re.compile(r"\w+://\S+|\?\S+")
+_ADDRESS = re.compile(r"\w+://\S+|\?\S+|[\w-]+=\S+")
 
 
 class Stream(Protocol):
@@ -65,11 +72,9 @@ class Reply:
         except NO_JSON:
             raise RunwayError(f"HTTP {self.status} with a body that is cut or is not JSON") from None
 
-    def refusal(self, remedy: str = "", *, hidden: str = "") -> RunwayRefused:
+    def refusal(self, remedy: str = "", *, hidden: Collection[str] = ()) -> RunwayRefused:
         """The error this answer is: its status, what it says without addresses, values and ``hidden``, and what to do."""
-        said = _message(self.body)
-        if hidden:
-            said = said.replace(hidden, "<token>")
+        said = _message(self.body, hidden)
         parts = [
             f"HTTP {self.status}",
             *([f"({said})"] if said else []),
@@ -115,8 +120,10 @@ class Http:
     def ask(self, asking: Asking, *, repeat_unsure: bool = True, attempts: int = ATTEMPTS) -> Reply:
         """The answer, whatever its status, if it is no passing failure (429, most of 5xx, no connection, a reset).
 
-        With ``repeat_unsure=False`` only what was certainly not done is tried again. Raises RunwayUnreachable.
+        With ``repeat_unsure=False`` only what was certainly not done is tried again. Raises RunwayUnreachable, and
+        RunwayError for an address that is none.
         """
+        host = _host(asking.url)
         tried = 0
         while True:
             tried += 1
@@ -126,7 +133,7 @@ class Http:
                 if tried >= attempts or (failed.unsure and not repeat_unsure):
                     times = f"{tried} attempt{'s' if tried > 1 else ''}"
                     raise RunwayUnreachable(
-                        f"{failed.reason} from {_host(asking.url)}, {times}", unsure=failed.unsure
+                        f"{failed.reason} from {host}, {times}", unsure=failed.unsure
                     ) from None
                 wait = seconds_before_retry(tried, failed.wait)
             self._sleep(wait)
@@ -134,21 +141,12 @@ class Http:
     def _sent(self, asking: Asking) -> Reply:
         body = asking.body() if asking.body else None
         try:
-            with requests.Session() as session, _silence(asking.secret_address):
-                session.trust_env = False
-                response = session.request(
-                    asking.method,
-                    asking.url,
-                    headers={"User-Agent": "edfi-dagster", **asking.headers},
-                    params=asking.params,
-                    data=body,
-                    timeout=self._timeouts,
-                    allow_redirects=False,
-                    stream=True,
-                    proxies=get_environ_proxies(asking.url),
-                    verify=_verification(),
-                )
-                reply = Reply(response.status_code, _content(response))
+            with (
+                requests.Session() as session,
+                _silence(asking.secret_address),
+                self._answered(session, asking, body) as response,
+            ):
+                reply = Reply(response.status_code, _content(response, self._timeouts[1]))
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise _failure(error, asking.url) from None
         except OSError:
@@ -160,13 +158,40 @@ class Http:
             raise _Failed(f"HTTP {reply.status}", unsure=reply.status not in _NOT_DONE, wait=wait)
         return reply
 
+    def _answered(
+        self, session: requests.Session, asking: Asking, body: bytes | Stream | None
+    ) -> requests.Response:
+        session.trust_env = False
+        headers = {"User-Agent": "edfi-dagster", **asking.headers}
+        prepared = session.prepare_request(
+            requests.Request(asking.method, asking.url, headers, data=body, params=asking.params)
+        )
+        # Not by the session, which reads the whole body of a redirection and looks at where it leads.
+        return session.get_adapter(asking.url).send(
+            prepared,
+            stream=True,
+            timeout=self._timeouts,
+            verify=_verification(),
+            proxies=get_environ_proxies(asking.url),
+        )
 
-def _content(response: requests.Response) -> bytes:
-    """Raises RunwayError for an answer that no Runway gives."""
-    content: bytes = response.raw.read(_LARGEST_ANSWER_BYTES + 1, decode_content=True)
-    if len(content) > _LARGEST_ANSWER_BYTES:
-        raise RunwayError(f"the answer is larger than {_LARGEST_ANSWER_BYTES >> 20} MiB")
-    return content
+
+def _content(response: requests.Response, seconds: float) -> bytes:
+    """Raises RunwayUnreachable for an answer that no Runway gives, _Failed for one that is not there after ``seconds``."""
+    until = time.monotonic() + seconds
+    is_good = 200 <= response.status_code < 300
+    most = _LARGEST_ANSWER_BYTES if is_good else _LARGEST_REFUSAL_BYTES
+    content = bytearray()
+    # Piece by piece as they come: a time-out of the connection begins anew with each byte.
+    while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
+        content += piece
+        if len(content) > most:
+            if is_good:
+                raise RunwayUnreachable(f"the answer is larger than {most >> 20} MiB", unsure=True)
+            break
+        if time.monotonic() > until:
+            raise _Failed("time-out", unsure=True)
+    return bytes(content)
 
 
 def _verification() -> str | bool:
@@ -188,7 +213,7 @@ def _failure(error: Exception, url: str) -> _Failed | RunwayError:
     if any_is(
         requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema
     ):
-        return RunwayError("an address that Runway gave is none")
+        return RunwayError(_NO_ADDRESS)
     if any_is(
         urllib3.exceptions.NewConnectionError,
         urllib3.exceptions.ConnectTimeoutError,
@@ -208,17 +233,28 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2]
+    """Raises RunwayError for what is no address of the web."""
+    try:
+        parts = urlsplit(url)
+        found = parts.scheme in {"http", "https"} and parts.hostname is not None and parts.port != 0
+    except ValueError:
+        found = False
+    if not found:
+        raise RunwayError(_NO_ADDRESS)
+    return parts.netloc.rpartition("@")[2]
 
 
-def _message(body: bytes) -> str:
+def _message(body: bytes, hidden: Collection[str]) -> str:
     """What Runway says in ``message``, a text or several; empty for any other body, such as a file store's XML."""
     try:
         said = msgspec.json.decode(body)["message"]
+        text = "; ".join(map(str, said)) if isinstance(said, list) else str(said)
     except (*NO_JSON, KeyError, TypeError):
         return ""
-    text = "; ".join(map(str, said)) if isinstance(said, list) else str(said)
-    return scrubbed(_ADDRESS.sub("<address>", text))
+    # First of all: whatever cuts or changes a secret leaves the rest of it.
+    for secret in sorted(hidden, key=len, reverse=True):
+        text = text.replace(secret, "<secret>")
+    return scrubbed(_ADDRESS.sub("<address>", text[:_MOST_SAID]))
 
 
 # -- addresses that are secrets -------------------------------------------------------------------------------

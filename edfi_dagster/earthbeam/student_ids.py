@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.earthbeam.bundle import MATCH_RATES
+from edfi_dagster.earthbeam.errors import ToolFailed
 from edfi_dagster.earthbeam.result import MatchOutcome
 from edfi_dagster.ods.catalogue import standard_endpoints
 from edfi_dagster.warehouse.contract import Connection, RawTable
@@ -22,6 +25,7 @@ from edfi_dagster.warehouse.current import current_sql
 
 ASSOCIATIONS = "studentEducationOrganizationAssociations"
 _COLUMNS = ("source_column_name", "edfi_column_name", "num_matches", "num_rows", "match_rate")
+_MOST_ROWS = 2.0**63
 _PAIR = "tenant_code = ? AND api_year = ?"
 
 
@@ -110,22 +114,32 @@ def write_rate(rate: Rate, file: Path) -> None:
 
 
 def read_rates(outputs: Path) -> tuple[Rate, ...]:
-    """The rates that the wrapper computed, best first; none where it took a stored one, or where nothing matched."""
+    """The rates that the wrapper computed, best first; none where it took a stored one, or where nothing matched. Raises ToolFailed."""
     file = outputs / f"{MATCH_RATES}.csv"
     if not file.is_file():
         return ()
-    with file.open(encoding="utf-8", newline="") as text:
-        found = [
-            Rate(
-                row["source_column_name"],
-                row["edfi_column_name"],
-                int(float(row["num_matches"])),
-                int(float(row["num_rows"])),
-                float(row["match_rate"]),
-            )
-            for row in csv.DictReader(text)
-        ]
+    try:
+        with file.open(encoding="utf-8", newline="") as text:
+            found = [_read_rate(row) for row in csv.DictReader(text)]
+    except (csv.Error, KeyError, TypeError, ValueError, OverflowError):
+        raise ToolFailed(
+            f"{file.name}, which the student-id wrapper wrote, holds no match rates; see which version of it "
+            "student_ids.wrapper names"
+        ) from None
     return tuple(sorted(found, key=lambda rate: -rate.rate))
+
+
+def _read_rate(row: Mapping[str, Any]) -> Rate:
+    """Raises KeyError, TypeError, ValueError or OverflowError for a row that tells none."""
+    source, edfi = row["source_column_name"], row["edfi_column_name"]
+    matches, rows, rate = (float(row[name]) for name in ("num_matches", "num_rows", "match_rate"))
+    if (
+        not source
+        or not edfi
+        or not (0 <= matches < _MOST_ROWS and 0 <= rows < _MOST_ROWS and 0 <= rate < math.inf)
+    ):
+        raise ValueError("no rate")
+    return Rate(source, edfi, int(matches), int(rows), rate)
 
 
 def matched(
@@ -153,21 +167,19 @@ def count_rows(settings: Mapping[str, Any], file: Path) -> int | None:
     """
     kind = settings.get("type") or file.suffix.lower().lstrip(".")
     header = settings.get("header_rows", 1)
-    if kind not in {"csv", "tsv"} or not str(header).isdigit():
+    if kind not in ("csv", "tsv") or not str(header).isdecimal():
         return None
     encoding = str(settings.get("encoding") or "utf-8")
     try:
         with file.open(encoding=encoding, errors="replace", newline="") as text:
             rows = csv.reader(text, delimiter="\t" if kind == "tsv" else ",")
             return sum(1 for row in _after(rows, int(header)) if any(row))
-    except (csv.Error, LookupError):
-        # A field beyond what this reader takes, or an encoding that only Earthmover knows.
+    except (csv.Error, LookupError, ValueError):
+        # A field beyond what this reader takes, or a header or an encoding that only Earthmover knows.
         return None
 
 
 def _after(rows: Iterator[list[str]], header: int) -> Iterator[list[str]]:
     """Rows after the header. pandas leaves out blank lines before it counts."""
     filled = (row for row in rows if row)
-    for _ in range(header):
-        next(filled, None)
-    return filled
+    return islice(filled, header, None)

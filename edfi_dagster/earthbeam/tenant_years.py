@@ -6,8 +6,8 @@ outcome is whole or not there at all. Memory is bounded by how many rows are rea
 
 from __future__ import annotations
 
-import codecs
 import csv
+import io
 import re
 import resource
 import shutil
@@ -24,6 +24,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from edfi_dagster.config import TenantYear
+from edfi_dagster.config.errors import is_unicode
 from edfi_dagster.config.values import check_path_piece
 from edfi_dagster.earthbeam.tenant_years_csv import CsvRows, PartitionError, UnusableCsv, encoding_of
 
@@ -38,6 +39,7 @@ _MOST_OPEN_FILES = min(4_000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 _MOST_VALUES = 50_000
 _MOST_NAMED, _LONGEST_NAMED = 20, 40
 _LEFT_OVER_SECONDS = 86_400.0
+_SEVERAL = re.compile(r"[\r\n,;\t\"]")
 _YEAR = re.compile(r"(19|20)\d\d|2100")
 
 
@@ -104,13 +106,18 @@ def partition_on_tenant_and_year(
 
 def _check_files(files: Sequence[Path], encoding: str | None) -> None:
     try:
-        codecs.lookup(encoding or "utf-8")
-    except LookupError:
-        raise UnusableCsv(f"there is no encoding {encoding!r}; write for example latin-1") from None
+        io.TextIOWrapper(io.BytesIO(), encoding or "utf-8")
+    except (LookupError, ValueError):
+        named = repr((encoding or "")[:_LONGEST_NAMED])
+        raise UnusableCsv(f"there is no encoding {named}; write for example latin-1") from None
     stems: dict[str, Path] = {}
     for file in files:
         if not file.is_file() or file.suffix.lower() != ".csv":
             raise UnusableCsv(f"Input path '{file}' is not a path to a file whose name ends with '.csv'")
+        if file.name.startswith(".") or not is_unicode(file.name):
+            raise UnusableCsv(
+                f"{file}: its name begins with a dot or is not UTF-8, as no folder of parts may; rename it"
+            )
         first = stems.setdefault(file.stem, file)
         if first is not file:
             raise UnusableCsv(f"{first} and {file} would be written to the same folder; rename one")
@@ -118,7 +125,10 @@ def _check_files(files: Sequence[Path], encoding: str | None) -> None:
 
 def _make_ready(output: Path) -> None:
     """The folder, without what a killed run left in it, unless somebody may still be writing that."""
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnusableCsv(f"{output}: no files can be written there ({error.strerror})") from None
     for folder in output.glob(".*.part"):
         with suppress(OSError):
             if folder.stat().st_mtime < time.time() - _LEFT_OVER_SECONDS:
@@ -193,7 +203,7 @@ class _Columns:
 
     def unknown(self, file: Path, rows: Mapping[tuple[str, str], int]) -> UnknownTenantYear:
         lines = [
-            f"{self.tenant.what} {tenant[:_LONGEST_NAMED]!r}, {self.year.what} {year[:_LONGEST_NAMED]!r}: {count} rows"
+            f"{self.tenant.what} {_shown(tenant)}, {self.year.what} {_shown(year)}: {count} rows"
             for (tenant, year), count in sorted(rows.items())
         ]
         more = [f"and {len(lines) - _MOST_NAMED} more"] if len(lines) > _MOST_NAMED else []
@@ -202,6 +212,11 @@ class _Columns:
             f"{file}: {sum(rows.values())} rows are of tenants or years that are not known, and nothing was written: "
             f"{listed}. Add them to the maps, or correct the columns"
         )
+
+
+def _shown(value: str) -> str:
+    """A value that nobody knows, unless quotes that are not closed made it one of several cells: a student may be among them."""
+    return f"(a text of {len(value)} characters)" if _SEVERAL.search(value) else repr(value[:_LONGEST_NAMED])
 
 
 def _tenant(text: str) -> str | None:
@@ -220,8 +235,8 @@ def _year(text: str) -> str | None:
 
 def _part(file: Path, folder: Path, columns: _Columns, encoding: str | None) -> dict[TenantYear, int]:
     """Write a file's parts below ``folder``; pair → rows. Raises PartitionError."""
-    folder.mkdir()
     try:
+        folder.mkdir()
         with file.open(encoding=encoding or encoding_of(file), newline="") as stream:
             rows = None
             try:
@@ -257,8 +272,10 @@ def _part_rows(file: Path, folder: Path, columns: _Columns, rows: CsvRows) -> di
                     known[value] = columns.pair(*value)
                 if known[value] is None:
                     unknown[value] += count
+            pairs = [known[value] for value in values]
+            _check_short(file, rows.short, pairs)
             if not unknown:
-                parts.add(cells, [known[value] for value in values])
+                parts.add(cells, pairs)
             if len(unknown) >= _MOST_VALUES:
                 break
             if len(known) >= _MOST_VALUES:
@@ -266,6 +283,18 @@ def _part_rows(file: Path, folder: Path, columns: _Columns, rows: CsvRows) -> di
     if unknown:
         raise columns.unknown(file, unknown)
     return dict(parts.rows)
+
+
+def _check_short(file: Path, short: Mapping[int, int], pairs: Sequence[TenantYear | None]) -> None:
+    """Raises UnusableCsv where a row is short and of nobody: it may lack a cell that is not the last, and then another
+    stands where the tenant should, which nobody must be told.
+    """
+    for place, line in short.items():
+        if pairs[place] is None:
+            raise UnusableCsv(
+                f"{file}, line {line}: a row has fewer cells than the header, and no tenant or year that is known; "
+                "correct the line"
+            )
 
 
 # -- writing --------------------------------------------------------------------------------------------------

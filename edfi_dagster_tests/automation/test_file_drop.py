@@ -292,3 +292,13 @@ def test_the_run_that_is_asked_for_runs_the_file(
     metadata = event.materialization.metadata
     assert metadata["edfi/rows"].value == 1
     assert metadata["edfi/files"].value == {"INPUT_FILE": str(file)}
+
+
+def test_a_file_whose_name_is_not_utf_8_is_told_of_and_holds_up_no_other(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    daemon = make_daemon()
+    drop(tmp_path, "se\udcf1or.csv", "one")
+    drop(tmp_path, "fall.csv", "two")
+    assert "se or.csv: its name is not UTF-8; rename it" in tick(daemon).skipped
+    assert files(tick(daemon)) == ["fall.csv"]

@@ -57,6 +57,7 @@ class RunwayStandIn:
         self.faults: dict[Step, list[Reply | Lost]] = {}
         self.asked: list[tuple[Step, Asked]] = []
         self.tokens: list[str] = []
+        self.token_form = "t0ken-{}"
         self.before: Callable[[Step], None] = lambda step: None
         self.takes_only_forms = False
         self.refuses_tokens = False
@@ -135,7 +136,7 @@ class RunwayStandIn:
         }
         if given != wanted:
             return Reply({"error": "access_denied"}, 401)
-        token = f"t0ken-{len(self.tokens)}"
+        token = self.token_form.format(len(self.tokens))
         self.tokens.append(token)
         return Reply({"access_token": token, "expires_in": 3600})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 from edfi_dagster.config import ConfigError
 from edfi_dagster.earthbeam.runway import RunwayJob
-from edfi_dagster.earthbeam.runway_client import service_of
+from edfi_dagster.earthbeam.runway_client import RunwayClient, service_of
 from edfi_dagster.earthbeam.runway_errors import (
+    RunwayError,
     RunwayTimedOut,
     RunwayUnreachable,
     WrongRunwayCredentials,
@@ -316,3 +318,82 @@ def test_a_redirection_is_not_followed_with_the_token(runway: RunwayStandIn, sen
     failure = sender.failure(sender.job(sender.file()))
     assert "write the final address as earthbeam.runway.base_url" in str(failure)
     assert runway.of("start") == []
+
+
+# -- answers that are none ------------------------------------------------------------------------------------
+
+TOKEN = f"eyJhbGciOi-1234567.{'Ab3-2026-' * 60}.{{}}"
+
+
+@pytest.mark.parametrize("words", ["{}", "'{}'", "no {} known", "x" * 290 + " {}", "y" * 1990 + " {}"])
+def test_a_token_as_long_as_real_ones_are_is_not_repeated_in_part(
+    words: str, runway: RunwayStandIn, sender: Sender
+) -> None:
+    runway.token_form = TOKEN
+    runway.faults["create"] = [Reply({"message": words.format(TOKEN.format(0))}, 400)]
+    said = str(sender.failure(sender.job(sender.file())))
+    assert "HTTP 400" in said
+    assert not any(piece in said for piece in ("eyJh", "Ab3", "1234567"))
+
+
+@pytest.mark.parametrize("value", ["{}%2FINPUT_FILE", "{}/INPUT_FILE"])
+def test_what_permits_an_upload_is_repeated_by_no_refusal(
+    value: str, runway: RunwayStandIn, sender: Sender
+) -> None:
+    said = {"message": f"the signature {value.format(SIGNATURE)} is not X-Amz-Signature={SIGNATURE}"}
+    for step in ("upload", "start"):
+        runway.faults[step] = [Reply(said, 409)]
+        failure = sender.failure(sender.job(sender.file(content=step)))
+        assert failure.step == step
+        assert SIGNATURE not in str(failure)
+
+
+def test_a_long_message_is_not_searched_for_addresses_for_hours(
+    runway: RunwayStandIn, sender: Sender
+) -> None:
+    runway.faults["create"] = [Reply({"message": "x" * 900_000}, 400)]
+    begun = time.monotonic()
+    assert len(str(sender.failure(sender.job(sender.file())))) < 500
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "\xff\xfe", "http://127.0.0.1:99999/"])
+def test_a_redirection_to_what_is_no_address_is_a_redirection(
+    address: str, runway: RunwayStandIn, sender: Sender
+) -> None:
+    runway.faults["create"] = [Reply(status=302, headers={"Location": address})]
+    failure = sender.failure(sender.job(sender.file()))
+    assert "HTTP 302 - it redirects elsewhere; write the final address" in str(failure)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1", "file:///etc/passwd", "http://127.0.0.1:0/", "x", "http://\u2100/"]
+)
+def test_an_upload_address_that_is_none_is_told_with_what_to_do(
+    address: str, runway: RunwayStandIn, sender: Sender
+) -> None:
+    said = {"uid": "job-1", "uploadUrls": {"INPUT_FILE": f"{address}?X-Amz-Signature={SIGNATURE}"}}
+    runway.faults["create"] = [Reply(said, 201)]
+    failure = sender.failure(sender.job(sender.file()))
+    assert str(failure).startswith("grand_bend/2026 sat.csv, upload: an address that Runway gave is none; ")
+    assert "force: true" in str(failure)
+    assert SIGNATURE not in str(failure)
+
+
+def test_a_file_does_not_go_in_the_clear_where_runway_is_asked_by_https(
+    runway: RunwayStandIn, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = runway.config(monkeypatch, base_url="https://127.0.0.1:9/api/v1")
+    client = RunwayClient(service_of(config, "agency.yaml"))
+    with pytest.raises(RunwayError, match="the upload address is not https"):
+        client.upload(f"{runway.url}/bucket/x/y?X-Amz-Signature={SIGNATURE}", sender.file(), "")
+    assert runway.asked == []
+
+
+def test_a_file_whose_name_is_no_text_is_refused_before_anything_is_asked(
+    runway: RunwayStandIn, sender: Sender
+) -> None:
+    failure = sender.failure(sender.job(sender.file("se\udcf1or.csv")))
+    assert "rename it" in str(failure)
+    assert str(failure).isprintable()
+    assert (runway.asked, sender.lake_files()) == ([], [])

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from edfi_dagster.config import ConfigError
+from edfi_dagster.earthbeam import runway_http
 from edfi_dagster.earthbeam.runway import RunwayOutcome
 from edfi_dagster.earthbeam.runway_errors import (
     RunwayError,
@@ -29,6 +31,7 @@ from edfi_dagster.lake.store import LakeStore
 from edfi_dagster_tests.earthbeam.runway_sender import BROKEN, GATEWAY, Sender
 from edfi_dagster_tests.earthbeam.runway_stand_in import (
     BUNDLE,
+    CLIENT_SECRET,
     PAIR,
     RESET,
     Lost,
@@ -55,6 +58,27 @@ def test_a_job_whose_id_was_lost_is_not_made_twice(
         assert len(runway.of("create")) == 1
     sender.sent(job, force=True)
     assert runway.starts == [0, 1]
+
+
+def test_a_job_whose_answer_was_too_large_to_read_is_not_made_twice(
+    runway: RunwayStandIn, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runway_http, "_LARGEST_ANSWER_BYTES", 1 << 20)
+    runway.faults["create"] = [Lost(Reply(b" " * (2 << 20), 201))]
+    for _ in range(2):
+        assert isinstance(sender.failure(sender.job(sender.file())), RunwayUnsure)
+    assert len(runway.jobs) == 1
+
+
+def test_a_secret_that_is_not_set_leaves_nothing_to_be_unsure_of(
+    runway: RunwayStandIn, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RUNWAY_SECRET")
+    with pytest.raises(ConfigError, match="RUNWAY_SECRET"):
+        sender.send(sender.job(sender.file()))
+    monkeypatch.setenv("RUNWAY_SECRET", CLIENT_SECRET)
+    sender.sent(sender.job(sender.file()))
+    assert runway.starts == [1]
 
 
 @pytest.mark.parametrize("fault", [Reply({"message": "Bundle not enabled"}, 400), Reply(status=503)])

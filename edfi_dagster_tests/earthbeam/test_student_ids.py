@@ -11,12 +11,15 @@ import pytest
 import zstandard
 
 from edfi_dagster.earthbeam import BundleResult
+from edfi_dagster.earthbeam.bundle import MATCH_RATES
 from edfi_dagster.earthbeam.earthmover import count_records
+from edfi_dagster.earthbeam.errors import ToolFailed
 from edfi_dagster.earthbeam.student_ids import (
     Rate,
     best_stored_rate,
     count_rows,
     matched,
+    read_rates,
     store_rates,
     write_roster,
 )
@@ -213,3 +216,40 @@ def test_unmatched_rows_are_counted_also_where_their_values_hold_quotes(tmp_path
     file = tmp_path / "input_no_student_id_match.csv"
     file.write_text('name,height\n"Jo","5\' 2""\n"Al","6\' 1""\n"Bo","5\' 9""\n')
     assert count_records(file) == 3
+
+
+RATES = "source_column_name,edfi_column_name,num_matches,num_rows,match_rate\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"a,b\n1,2\n", RATES.encode() + b"Zaphodia,State,1\n", RATES.encode() + b"a,State,many,4,0.5\n", RATES.encode() + b"\xff",
+        RATES.encode() + b"a,State,inf,4,0.5\n", RATES.encode() + b"a,State,1,4,nan\n", RATES.encode() + b"a,State,-1,4,0.5\n",
+        RATES.encode() + b"x" * 140_000,
+    ],
+)  # fmt: skip
+def test_match_rates_that_are_none_are_told_in_a_sentence(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / f"{MATCH_RATES}.csv").write_bytes(content)
+    if not content:
+        assert read_rates(tmp_path) == ()
+        return
+    with pytest.raises(ToolFailed, match=rf"{MATCH_RATES}\.csv, .* holds no match rates; see which version"):
+        read_rates(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows"),
+    [
+        ({"header_rows": 10**15}, 0),
+        ({"header_rows": 10**40}, None),
+        ({"header_rows": "\u00b2"}, None),
+        ({"type": ["csv"]}, None),
+        ({"encoding": "a\x00b"}, None),
+    ],
+)
+def test_settings_that_nobody_understands_leave_rows_uncounted_and_hold_nobody_up(
+    settings: dict[str, object], rows: int | None, tmp_path: Path
+) -> None:
+    (tmp_path / "file.csv").write_text("a,b\n1,2\n")
+    assert count_rows(settings, tmp_path / "file.csv") == rows

@@ -19,6 +19,7 @@ from edfi_dagster.config import TenantYear
 from edfi_dagster.earthbeam import tenant_years, tenant_years_csv
 from edfi_dagster.earthbeam.errors import EarthbeamError
 from edfi_dagster.earthbeam.tenant_years import partition_on_tenant_and_year
+from edfi_dagster.earthbeam.tenant_years_csv import PartitionError, UnusableCsv
 
 HEADER = ("id", "tenant_code", "api_year")
 ROWS = (
@@ -318,3 +319,62 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
     # The rows themselves would take more than 90 MB.
     assert peaks[1] - peaks[0] < 30
+
+
+@pytest.mark.parametrize("name", ["..csv", "...csv", ".hidden.csv", "a\udcf1o.csv"])
+def test_a_name_that_would_lead_out_of_the_folder_or_cannot_be_written_is_refused(
+    name: str, tmp_path: Path
+) -> None:
+    """``..csv`` would be parted into the folder itself, ``...csv`` into the one above it."""
+    out = tmp_path / "out"
+    with pytest.raises(UnusableCsv, match="rename it") as raised:
+        partition_on_tenant_and_year(write_csv(tmp_path / name), out)
+    assert str(raised.value).isprintable()
+    assert not out.exists()
+
+
+def test_what_cannot_be_written_is_an_error_that_says_where(tmp_path: Path) -> None:
+    with pytest.raises(UnusableCsv, match=r"a+\.csv: cannot be parted \(File name too long\)"):
+        partition_on_tenant_and_year(write_csv(tmp_path / f"{'a' * 251}.csv"), tmp_path / "out")
+    with pytest.raises(UnusableCsv, match=r"fall\.csv: no files can be written there"):
+        partition_on_tenant_and_year(write_csv(tmp_path / "fall.csv"), tmp_path / "fall.csv")
+
+
+@pytest.mark.parametrize("encoding", ["base64", "rot13", "a\x00b", "\ud800"])
+def test_an_encoding_that_is_none_of_texts_is_refused(encoding: str, tmp_path: Path) -> None:
+    with pytest.raises(UnusableCsv, match="there is no encoding"):
+        partition_on_tenant_and_year(write_csv(tmp_path / "data.csv"), tmp_path, encoding=encoding)
+
+
+def test_a_byte_order_mark_before_a_quoted_name_is_none_of_its_letters(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text('\ufeff"tenant_code","api_year","id"\n"north","2025","7"\n', encoding="utf-8")
+    partition_on_tenant_and_year(file, tmp_path, encoding="utf-8")
+    assert ids(tmp_path / "data") == {"north/2025": ["7"]}
+
+
+def test_thousands_of_columns_of_one_name_are_told_apart_at_once(tmp_path: Path) -> None:
+    file = write_csv(
+        tmp_path / "data.csv", [("north", "2025")], ("tenant_code", "api_year", *["score"] * 3000)
+    )
+    begun = time.monotonic()
+    partition_on_tenant_and_year(file, tmp_path)
+    assert time.monotonic() - begun < 20  # it were minutes
+    (part,) = (tmp_path / "data").rglob("*.parquet")
+    assert pq.ParquetFile(part).read().column_names == ["score", *[f"score.{n}" for n in range(1, 3000)]]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("north2025,Zaphodia", "line 4: a row has fewer cells than the header"),
+        ('"north,2025,Zaphodia\r\nx",2025,Jo', "(a text of 22 characters), api_year '2025': 1 rows"),
+    ],
+)
+def test_a_row_that_lost_a_comma_or_a_quote_shows_no_student(row: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text(f'tenant_code,api_year,name\r\nnorth,2025,"a\rb"\r\n{row}\r\n', newline="")
+    with pytest.raises(PartitionError) as raised:
+        partition_on_tenant_and_year(file, tmp_path)
+    assert said in str(raised.value)
+    assert "Zaphodia" not in str(raised.value)
