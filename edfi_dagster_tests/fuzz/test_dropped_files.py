@@ -64,8 +64,12 @@ class Table:
         return text.getvalue().encode(encoding)
 
     def parts(self) -> dict[TenantYear, list[list[str]]] | None:
-        """Pair → its rows without the two columns' names of a folder; None where a row is of nobody known."""
-        kept = [at for at, name in enumerate(self.header) if name not in {"tenant_code", "api_year"}]
+        """Pair → its rows without the two columns that folders are named by; None where a row is of nobody known.
+
+        A second column of such a name is another one.
+        """
+        named = {"tenant_code", "api_year"}
+        kept = [at for at, name in enumerate(self.header) if name not in named or name in self.header[:at]]
         found: dict[TenantYear, list[list[str]]] = {}
         for row in self.rows:
             if row[0] not in TENANTS or row[1] not in YEARS:
