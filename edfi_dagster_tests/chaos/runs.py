@@ -114,6 +114,7 @@ def _main(config: Path, errand: Errand, log: Path, environment: dict[str, str]) 
 
 def _engine(config: Path, errand: Errand) -> int:
     bench = Bench(config)
+    bench.pause = _pause
     names = errand.endpoints or tuple(endpoint.path for endpoint in bench.endpoints)
     if errand.kill.kill:
         arm(errand.kill)
@@ -146,7 +147,11 @@ def _hurry() -> None:
     pauses = tuple(pause / _HASTE for pause in edfi_dagster.lake.s3_client.PAUSES)
     setattr(edfi_dagster.lake.s3_client, "PAUSES", pauses)  # noqa: B010
     options: dict[str, Any] = OdsSession.__init__.__kwdefaults__
-    options |= {"timeouts": _TIMEOUTS, "sleep": lambda seconds: time.sleep(seconds / _HASTE)}
+    options |= {"timeouts": _TIMEOUTS, "sleep": _pause}
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(seconds / _HASTE)
 
 
 def _set_clock_back(seconds: float) -> None:
