@@ -33,6 +33,7 @@ from edfi_dagster.earthbeam.job import BundleJob
 from edfi_dagster.earthbeam.result import BundleResult
 from edfi_dagster.earthbeam.run_log import write_run_log
 from edfi_dagster.earthbeam.sources import outside_files
+from edfi_dagster.earthbeam.student_ids import roster_table
 from edfi_dagster.earthbeam.transform import ROSTER, Transformation
 from edfi_dagster.earthbeam.workspace import Workspace, file_digest, fingerprint, workspace
 from edfi_dagster.lake.store import LakeError
@@ -103,7 +104,9 @@ class _Run:
             self._set(commit=outline.commit)
         transformation = Transformation(self.job, self.archive, self.space, inputs, secrets)
         if settings.student_ids is not None:
-            self.job.warehouse.prepare([])
+            # With the table of the roster, for where that was never loaded it is told by its emptiness.
+            standard = self.job.platform.ods(self.job.pair).extract.data_standard
+            self.job.warehouse.prepare([roster_table(standard)])
         with self._timed("roster"):
             parameters |= transformation.roster(self._values())
         with self._timed("bundle"):

@@ -43,13 +43,18 @@ class Rate:
         return self.source_column, self.edfi_column, self.matches, self.rows, self.rate
 
 
+def roster_table(standard: str) -> RawTable:
+    """The raw table that the roster is made of."""
+    endpoint = next(e for e in standard_endpoints(standard) if e.name == ASSOCIATIONS)
+    return RawTable(endpoint.snake, tuple(endpoint.key.values()))
+
+
 def write_roster(connection: Connection, pair: TenantYear, standard: str, file: Path) -> int:
     """Write the pair's students with their ids, one association a line as the wrapper wants them; how many there are.
 
     Made of the current rows in the raw tables, so a student who left the ODS is not among them.
     """
-    endpoint = next(e for e in standard_endpoints(standard) if e.name == ASSOCIATIONS)
-    table = RawTable(endpoint.snake, tuple(endpoint.key.values()))
+    table = roster_table(standard)
     paths = (
         "studentReference.studentUniqueId",
         "educationOrganizationReference.educationOrganizationId",
@@ -59,7 +64,7 @@ def write_roster(connection: Connection, pair: TenantYear, standard: str, file: 
     columns = ", ".join(connection.text(path) for path in paths)
     rows = connection.rows(
         f"SELECT {columns} FROM ({current_sql(connection, table)}) roster WHERE {_PAIR} AND name = ? ORDER BY 1, 2",  # noqa: S608
-        [*pair, endpoint.snake],
+        [*pair, table.name],
     )
     with file.open("w", encoding="utf-8") as out:
         for row in rows:

@@ -95,6 +95,17 @@ def test_the_roster_is_made_of_current_rows_as_the_wrapper_wants_it(
     }
 
 
+@pytest.mark.parametrize("endpoints", [("students",), ("students", ROSTER)])
+def test_a_roster_that_was_never_loaded_is_told_with_what_to_do(
+    bundles: MakeBundleBench, endpoints: tuple[str, ...]
+) -> None:
+    bench = bundles(endpoints=endpoints, **BROOK)
+    assert (
+        bench.run(file=write_file(bench, [90000050])).failure
+        == f"grand_bend/2025: the warehouse has no {ROSTER}; load them before this bundle"
+    )
+
+
 @pytest.mark.slow
 def test_students_are_found_by_another_id_and_the_others_kept_apart(bundles: MakeBundleBench) -> None:
     bench = bundles(**BROOK)
