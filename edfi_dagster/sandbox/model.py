@@ -50,9 +50,6 @@ FLAT_NAMES = {
     "staffEducationOrganizationAssignmentAssociations"
     " employmentStaffEducationOrganizationEmploymentAssociationReference.staffUniqueId": "staffUniqueId",
     "studentInterventionAssociations cohortReference.educationOrganizationId": "cohortEducationOrganizationId",
-    "studentSpecialEducationProgramEligibilityAssociations programReference.educationOrganizationId": (
-        "educationOrganizationId"
-    ),
 }
 
 Body = dict[str, Any]
@@ -304,6 +301,11 @@ def value_at(body: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def hash_key(space: str, values: list[Any]) -> int:
-    """A natural key as a signed 64-bit integer, so that the index over keys stays small."""
-    digest = blake2b(msgspec.json.encode([space, *values]), digest_size=8).digest()
+    """A natural key as a signed 64-bit integer, so that the index over keys stays small.
+
+    Case does not count, as in the usual collation of SQL Server: there ``cou-1`` is the key of a deleted ``COU-1``.
+    """
+    text = msgspec.json.encode([space, *values])
+    folded = text.lower() if text.isascii() else text.decode().lower().encode()
+    digest = blake2b(folded, digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)

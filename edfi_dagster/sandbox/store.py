@@ -78,6 +78,15 @@ class Store:
         with self.writing() as writer:
             writer.update(self.endpoint(endpoint), row_id, body, None, keep_unknown=True)
 
+    def correct(self, endpoint: str, row_id: str, **fields: Any) -> None:
+        """Change a record as a script of the host does in the database, also the UniqueId of a person.
+
+        A person's new UniqueId is written to ``/keyChanges``. Records that refer to the person show it from then on, but
+        keep their change versions and have no ``/keyChanges`` of their own: they hold a surrogate of the person.
+        """
+        with self.writing() as writer:
+            writer.correct(self.endpoint(endpoint), row_id, fields)
+
     def delete(self, endpoint: str, row_id: str) -> None:
         with self.writing() as writer:
             writer.delete(self.endpoint(endpoint), row_id, None)

@@ -199,6 +199,12 @@ class Writer:
             _keep_key(endpoint, documents.content(row.text), record)
         return self._rewrite(endpoint, row, record)
 
+    def correct(self, endpoint: Endpoint, row_id: str, fields: Mapping[str, Any]) -> Row:
+        """What a script of the host does in the database: see ``Store.correct``."""
+        row = self._existing(endpoint, row_id, None, "correct")
+        record = self._checked(endpoint, {**documents.content(row.text), **fields}, True)
+        return self._rewrite(endpoint, row, record, by_script=True)
+
     def delete(self, endpoint: Endpoint, row_id: str, if_match: str | None) -> None:
         row = self._existing(endpoint, row_id, if_match, "delete")
         record = documents.content(row.text)
@@ -253,38 +259,41 @@ class Writer:
             targets.add(key)
         return targets
 
-    def _rewrite(self, endpoint: Endpoint, row: Row, record: Body, *, cascading: bool = False) -> Row:
+    def _rewrite(
+        self, endpoint: Endpoint, row: Row, record: Body, *, cascading: bool = False, by_script: bool = False
+    ) -> Row:
         before = documents.content(row.text)
         if record == before:
             return row
         key = endpoint.key_hash(record)
         if key != row.key and not cascading:
-            self._check_new_key(endpoint, key)
+            self._check_new_key(endpoint, key, by_script=by_script)
         lost = documents.target_hashes(self.model, endpoint, before)
         targets = self._link(endpoint, record)
-        keeps_version = cascading and not self.cascade_bumps
+        keeps_version = cascading and (by_script or not self.cascade_bumps)
         version = row.change_version if keeps_version else self.numbers.next_version()
         ticks = _ticks(row) if keeps_version else self.numbers.ticks()
         after = Row(row.position, row.id, key, version, self._text(row.id, record, ticks))
         self.overlay.replace(row, after, targets, lost)
         if key != row.key:
-            self._record_key_change(endpoint, row, before, record)
-            self._cascade(endpoint, row.key, record)
+            if not (cascading and (by_script or not endpoint.key_changes)):
+                self._record_key_change(endpoint, row, before, record)
+            self._cascade(endpoint, row.key, record, by_script=by_script)
         return after
 
-    def _check_new_key(self, endpoint: Endpoint, key: int) -> None:
-        if not endpoint.key_changes:
+    def _check_new_key(self, endpoint: Endpoint, key: int, *, by_script: bool) -> None:
+        if not (endpoint.key_changes or by_script):
             raise errors.key_change_refused(pascal(endpoint.singular))
         if self.overlay.by_key(key) is not None:
             raise errors.key_taken(endpoint.singular)
 
     def _record_key_change(self, endpoint: Endpoint, row: Row, before: Body, after: Body) -> None:
-        if endpoint.key_changes and self.generation.key_changes:
+        if self.generation.key_changes:
             old, new = (msgspec.json.encode(endpoint.key_values(body)) for body in (before, after))
             version = self.numbers.next_version()
             self.overlay.key_changes.append(KeyChange(version, endpoint.number, row.id, old, new))
 
-    def _cascade(self, endpoint: Endpoint, old_key: int, record: Body) -> None:
+    def _cascade(self, endpoint: Endpoint, old_key: int, record: Body, *, by_script: bool) -> None:
         """Give every row that refers to the old key the new one, and so on to their referrers."""
         values = endpoint.key_values(record)
         for position in self.overlay.referrers(old_key):
@@ -298,7 +307,7 @@ class Writer:
                     found.node.update(
                         zip(self.model.reference_names(found.target), values.values(), strict=True)
                     )
-            self._rewrite(referrer, row, changed, cascading=True)
+            self._rewrite(referrer, row, changed, cascading=True, by_script=by_script)
 
     def _text(self, row_id: str, record: Body, ticks: int) -> bytes:
         return documents.serialised(row_id, record, ticks, dated=self.generation.modified_dates)

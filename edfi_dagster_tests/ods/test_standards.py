@@ -107,6 +107,15 @@ def test_the_key_part_of_a_reference_is_part_of_its_targets_key(standard: str) -
 
 
 @pytest.mark.parametrize("standard", STANDARDS)
+def test_a_program_is_in_a_key_with_the_organization_it_belongs_to(standard: str) -> None:
+    """Two organizations may have a program of one name and type (ODS/API SQL: ``ProgramEducationOrganizationId``)."""
+    for endpoint in standard_endpoints(standard):
+        of_program = {path for path in endpoint.key.values() if path.startswith("programReference.")}
+        parts = {"educationOrganizationId", "programName", "programTypeDescriptor"}
+        assert of_program in (set(), {f"programReference.{part}" for part in parts}), endpoint.path
+
+
+@pytest.mark.parametrize("standard", STANDARDS)
 def test_the_same_families_can_change_their_key_in_every_standard(standard: str) -> None:
     rekeyed = {e.name for e in standard_endpoints(standard) if e.key_can_change}
     extra = {"fieldworkExperienceSectionAssociations"} if standard == "6.0" else set()
