@@ -8,7 +8,6 @@ from edfi_dagster.config import Platform
 from edfi_dagster.ods.catalogue import RESOURCE, Endpoint
 from edfi_dagster.ods.errors import OdsNotReady
 from edfi_dagster.ods.pages import RECORDS, Collection, RecordKind
-from edfi_dagster.ods.published import PublishedEndpoints
 from edfi_dagster.ods.session import OdsSession
 
 
@@ -16,7 +15,7 @@ class Collections:
     """Opens collections of the ODS behind ``session``; threads may share it. ``tell`` hears what a person should know."""
 
     def __init__(self, platform: Platform, session: OdsSession, tell: Callable[[str], None]) -> None:
-        self.published = PublishedEndpoints(session)
+        self.published = session.published
         self._platform = platform
         self._session = session
         self._tell = tell
@@ -38,7 +37,6 @@ class Collections:
             retries=options.num_retries,
             filters={**options.query_parameters, **of_year},
             deepest=options.change_version_step_size,
-            published=self.published,
         )
 
     def _of_year(self, endpoint: Endpoint) -> Mapping[str, str]:

@@ -98,12 +98,13 @@ class ProbedOds(OdsSession):
             self._token_lease().get()
             return None
         url = f"{self.url('oauth')}_info"
+        self._token_lease().get()
         try:
             return self._retries.persist(
                 lambda _: self._with_token(lambda token, __: read_token_info(self._introspect(url, token))),
                 retries=1,
             )
-        except (RequestRefused, UnusableBody):
+        except (RequestRefused, UnusableBody, OdsUnreachable):
             return None
 
     def _introspect(self, url: str, token: Token) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -15,6 +15,7 @@ import msgspec
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, UnusableBody
+from edfi_dagster.ods.origin import Origin, described, origin
 
 # 409: a write came in between. 425 and 408: sent again, as they ask. Every 5xx but these: it may pass.
 _TRANSIENT = frozenset({408, 409, 425, 429})
@@ -25,6 +26,10 @@ LONGEST_WAIT_SECONDS = 120.0
 # What msgspec says of bytes that are no JSON, no UTF-8, or nested deeper than it follows.
 NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 NO_CONNECTION = "no connection"
+IN_FRONT = (
+    "a firewall, proxy or gateway may have answered in its place: check base_url, and have its host let this machine "
+    "through"
+)
 # "Limit must be omitted or set to a value between 1 and max value defined in configuration file" before 7.2, and
 # "PageSize must be a value between 0 and 500." since; Ed-Fi 2 says "1 to 100".
 _PAGE_TOO_LARGE = re.compile(
@@ -47,23 +52,36 @@ class Answer:
 
 
 class Unauthorised(Exception):
-    """401: the token is unknown or has expired."""
+    """401: the token is unknown or has expired. ``foreign`` says that the ODS did not write the answer."""
+
+    def __init__(self, reason: str, *, foreign: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.foreign = foreign
 
 
 class Transient(Exception):
     """May well work if asked again. ``wait`` is what Retry-After said, in seconds.
 
-    ``heavy`` tells what may be too much for one answer, ``suffering`` what may be too many requests at once.
+    ``heavy`` tells what may be too much for one answer, ``suffering`` what may be too many requests at once;
+    ``remedy`` is what to do if it stays.
     """
 
     def __init__(
-        self, reason: str, wait: float = 0.0, *, heavy: bool = False, suffering: bool = False
+        self,
+        reason: str,
+        wait: float = 0.0,
+        *,
+        heavy: bool = False,
+        suffering: bool = False,
+        remedy: str = "",
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.wait = wait
         self.heavy = heavy
         self.suffering = suffering
+        self.remedy = remedy
 
 
 class Oversized(Exception):
@@ -75,25 +93,54 @@ class Oversized(Exception):
         self.status = status
 
 
-def check_status(answer: Answer, pair: TenantYear, endpoint: str | None, url: str, base_url: str) -> None:
+def check_status(
+    answer: Answer,
+    pair: TenantYear,
+    endpoint: str | None,
+    url: str,
+    base_url: str,
+    *,
+    is_listed: Callable[[], bool | None] | None = None,
+) -> None:
     """Return for 2xx. Raises Unauthorised, Transient, Oversized or RequestRefused.
 
-    ``url`` is what was asked for, without parameters; ``base_url`` its first part.
+    ``url`` is what was asked for, without parameters; ``base_url`` its first part. ``is_listed`` tells whether the
+    ODS's OpenAPI lists what was asked for (None: the ODS has no such list); without it a 404 without a word is believed.
     """
     status = answer.status
     if 200 <= status < 300:
         return
     if status == 401:
-        raise Unauthorised("HTTP 401")
+        foreign = origin(answer) is Origin.OTHER
+        raise Unauthorised(described(answer) if foreign else "HTTP 401", foreign=foreign)
     if status in _TRANSIENT or (status >= 500 and status not in _FINAL_5XX):
         raise Transient(
             f"HTTP {status}", _retry_after(answer.headers), heavy=status == 504, suffering=status in SUFFERING
         )
     if status == 413:
         raise Oversized("HTTP 413, too much was asked for at once", status)
+    if status in {403, 404}:
+        _check_origin(answer, is_listed)
     said = redirection(answer, url, base_url) if 300 <= status < 400 else _refusal(answer)
     kind: type[RequestRefused] = {403: NotPermitted, 404: NotOffered}.get(status, RequestRefused)
     raise kind(said, status=status, pair=pair, endpoint=endpoint)
+
+
+def _check_origin(answer: Answer, is_listed: Callable[[], bool | None] | None) -> None:
+    """Believe a 403 or 404 only of the ODS itself. Raises Transient for that of a firewall, proxy or gateway."""
+    author = origin(answer)
+    if author is Origin.ODS:
+        return
+    reason, remedy = described(answer), IN_FRONT
+    if author is Origin.UNSAID and answer.status == 404:
+        listed = is_listed() if is_listed else False
+        if listed is False:
+            return
+        known = (
+            "which the OpenAPI of the ODS lists" if listed else "and the ODS publishes no OpenAPI to compare"
+        )
+        reason, remedy = f"{reason}, {known}", f"{IN_FRONT}, or exclude the endpoint"
+    raise Transient(reason, _retry_after(answer.headers), suffering=answer.status == 403, remedy=remedy)
 
 
 def seconds_before_retry(retry: int, told: float = 0.0) -> float:

@@ -15,7 +15,6 @@ from edfi_dagster.ods.answers import NO_JSON, Answer
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.changes import ChangeWindow
 from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, TooHeavy, UnusableBody
-from edfi_dagster.ods.published import PublishedEndpoints
 from edfi_dagster.ods.rows import Lines, change_lines, record_line, record_lines
 from edfi_dagster.ods.session import OdsSession, Tally
 
@@ -89,14 +88,13 @@ class Collection:
         retries: int | None = None,
         filters: Mapping[str, str] | None = None,
         deepest: int = 50_000,
-        published: PublishedEndpoints | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.kind = kind
         self.deepest = deepest
         self.tally = Tally()
         self.abilities = session.abilities
-        self._published = published or PublishedEndpoints(session)
+        self._published = session.published
         largest = self._published.largest_page or self.abilities.largest_page or page_size
         self._most = self._size = min(page_size, largest)
         self._is_tried = False
@@ -121,9 +119,7 @@ class Collection:
     def of_deletes(self) -> Collection:
         """The deletes of the same endpoint."""
         session, endpoint = self._session, self.endpoint
-        found = Collection(
-            session, endpoint, DELETES, page_size=self._most, retries=self._retries, published=self._published
-        )
+        found = Collection(session, endpoint, DELETES, page_size=self._most, retries=self._retries)
         found.tally = self.tally
         return found
 

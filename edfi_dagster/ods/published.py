@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from edfi_dagster.ods.answers import Answer
 from edfi_dagster.ods.catalogue import DESCRIPTOR, RESOURCE, Kind
 from edfi_dagster.ods.errors import OdsUnreachable, RequestRefused, UnusableBody
 from edfi_dagster.ods.openapi import DescribedEndpoint, read_document
-from edfi_dagster.ods.session import Answer, OdsSession
+
+if TYPE_CHECKING:
+    from edfi_dagster.ods.session import OdsSession
 
 # Some are of 10 MB; parsed they take many times their size.
 LARGEST_DOCUMENT_BYTES = 64 * 2**20
@@ -45,6 +49,21 @@ class PublishedEndpoints:
         """Whether the endpoint is listed; True where there is no list to look at."""
         endpoints = self._document(_kind(path)).endpoints
         return not endpoints or path.lower() in endpoints
+
+    def lists_address(self, path: str) -> bool | None:
+        """Whether a path below the data address, ``ed-fi/students/deletes``, is listed; None where there is no list.
+
+        What stands below a collection is listed with it, apart from ``deletes`` and ``keyChanges``.
+        """
+        namespace, _, rest = path.partition("/")
+        name, _, part = rest.partition("/")
+        collection = f"{namespace}/{name}"
+        if not self.lists(_kind(collection)):
+            return None
+        endpoint = self._endpoint(collection)
+        if endpoint is None:
+            return False
+        return {"deletes": endpoint.has_deletes, "keyChanges": endpoint.has_key_changes}.get(part, True)
 
     def key(self, path: str) -> Mapping[str, str]:
         """Flat name → JSON path of the endpoint's natural key; empty where it is not published."""

@@ -73,7 +73,8 @@ class Retries:
         kind: type[EdFiError] = OdsDown if error.reason == NO_CONNECTION else OdsUnreachable
         if isinstance(error, UnusableBody) and not wanted:
             kind = UnusableBody
-        return self._error(kind, f"{wanted}{error.reason}", endpoint, attempts)
+        remedy = error.remedy if isinstance(error, Transient) else ""
+        return self._error(kind, f"{wanted}{error.reason}", endpoint, attempts, remedy)
 
     def _too_large(
         self, error: Oversized, endpoint: str | None, attempts: int, lighter: bool, wanted: str
@@ -92,7 +93,10 @@ class Retries:
             pair=self._pair,
         )
 
-    def _error(self, kind: type[EdFiError], reason: str, endpoint: str | None, attempts: int) -> EdFiError:
+    def _error(
+        self, kind: type[EdFiError], reason: str, endpoint: str | None, attempts: int, remedy: str = ""
+    ) -> EdFiError:
         times = f"{attempts} attempts" if attempts > 1 else "1 attempt"
         host = urlsplit(self._base).netloc.rpartition("@")[2]
-        return kind(f"{reason} from {host}, {times}", pair=self._pair, endpoint=endpoint)
+        said = f"{reason} from {host}, {times}{f'; {remedy}' if remedy else ''}"
+        return kind(said, pair=self._pair, endpoint=endpoint)

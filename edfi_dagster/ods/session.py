@@ -21,8 +21,12 @@ What each fault leads to:
     401                                         one new token, same request again,    WrongCredentials;
                                                 and once more                         OdsUnreachable if the key
                                                                                       is good elsewhere
-    403                                         none                                  NotPermitted
-    404                                         none                                  NotOffered
+    403 in the ODS's own form                   none                                  NotPermitted
+    404 in the ODS's own form, or without a     none                                  NotOffered
+      body where its OpenAPI lists no such path
+    any other 403 or 404: an HTML page, a       retry, after Retry-After if given     OdsUnreachable
+      gateway's JSON, no body
+    401 that the ODS did not write              one new token, then retry             OdsUnreachable
     408, 409, 425, 500, 502, any other 5xx      retry, after Retry-After if given     OdsUnreachable
     410                                         none                                  RequestRefused
     413                                         none                                  RequestRefused; TooHeavy
@@ -50,14 +54,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 from edfi_dagster.config import OdsSettings, TenantYear
 from edfi_dagster.ods import snapshots
 from edfi_dagster.ods.abilities import Abilities
 from edfi_dagster.ods.answers import (
+    IN_FRONT,
     SUFFERING,
     Answer,
     Transient,
@@ -75,7 +80,9 @@ from edfi_dagster.ods.errors import (
     WrongCredentials,
 )
 from edfi_dagster.ods.oauth import TokenRequest
+from edfi_dagster.ods.published import PublishedEndpoints
 from edfi_dagster.ods.retries import Retries
+from edfi_dagster.ods.tally import Tally
 from edfi_dagster.ods.token import Token, TokenLease
 from edfi_dagster.ods.transport import LARGEST_ANSWER_BYTES, LARGEST_STATEMENT_BYTES, Transport
 
@@ -87,22 +94,6 @@ CONNECT_SECONDS = 15.0
 READ_SECONDS = 120.0
 _MOST_REFUSALS = 2
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "edfi-dagster"}
-
-
-@dataclass
-class Tally:
-    """Requests sent and retries among them, for one pull; safe to share between threads."""
-
-    requests: int = 0
-    retries: int = 0
-
-    def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def add(self, *, retry: bool) -> None:
-        with self._lock:
-            self.requests += 1
-            self.retries += retry
 
 
 class OdsSession:
@@ -139,6 +130,7 @@ class OdsSession:
         self._addresses: Mapping[Area, str] = {}
         self._lease: TokenLease | None = None
         self._snapshot: Mapping[str, str] = {}
+        self.published = PublishedEndpoints(self)
 
     def close(self) -> None:
         self._transport.close()
@@ -301,7 +293,9 @@ class OdsSession:
         while True:
             try:
                 return send(token, is_renewed)
-            except Unauthorised:
+            except Unauthorised as error:
+                if error.foreign and is_renewed:
+                    raise Transient(error.reason, remedy=IN_FRONT) from None
                 # A new token is sent twice: a replica may learn of it a moment later than it was given.
                 if is_renewed and token.ours:
                     refusals += 1
@@ -341,12 +335,19 @@ class OdsSession:
                 f"HTTP {answer.status}, the snapshot is not there any more", pair=self.pair, endpoint=endpoint
             )
         try:
-            check_status(answer, self.pair, endpoint, url, self._base)
+            check_status(answer, self.pair, endpoint, url, self._base, is_listed=self._listing(url))
         except Unauthorised:
             if token is None:
                 raise RequestRefused("HTTP 401", status=401, pair=self.pair, endpoint=endpoint) from None
             raise
         return answer
+
+    def _listing(self, url: str) -> Callable[[], bool | None] | None:
+        """What knows whether the ODS lists a data address; None for other addresses, and where there is no such list."""
+        data = f"{self._addresses.get('dataManagementApi', '')}/"
+        if data == "/" or not url.startswith(data) or not self.abilities.namespaces:
+            return None
+        return partial(self.published.lists_address, url.removeprefix(data))
 
     def _snapshot_header(self, url: str) -> Mapping[str, str]:
         """What asks for the snapshot, at the addresses that know it."""

@@ -15,8 +15,13 @@ from edfi_dagster.sandbox.answers import json_response
 from edfi_dagster.sandbox.data import DataApi
 from edfi_dagster.sandbox.errors import ApiError
 from edfi_dagster.sandbox.faults import Fault
+from edfi_dagster.sandbox.gateways import PAGES
+from edfi_dagster.sandbox.generations import ErrorStyle
 from edfi_dagster.sandbox.site import Located, RequestInfo, Site
 from edfi_dagster.sandbox.store import Store
+
+# How the ODS itself refuses.
+_OWN = {403: errors.access_denied("action", "resource"), 404: errors.not_found()}
 
 
 class App:
@@ -163,8 +168,9 @@ class App:
             _abort(send)
             return
         if fault.action in ("status", "html"):
-            self._record(info, fault.status)
-            await _instead(fault)(request.scope, receive, send)
+            instead = _instead(fault, self.site.generation.errors)
+            self._record(info, instead.status_code)
+            await instead(request.scope, receive, send)
             return
         response = await self._guarded(self._answer(request, place, info), request)
         body = bytes(response.body)
@@ -182,11 +188,18 @@ class App:
         _abort(send)
 
 
-def _instead(fault: Fault) -> Response:
+def _instead(fault: Fault, style: ErrorStyle) -> Response:
+    if fault.page is not None:
+        page = PAGES[fault.page]
+        return Response(page.body, page.status, {"content-type": page.media, **page.headers, **fault.headers})
+    if fault.action == "status" and fault.status in _OWN and not fault.body:
+        own = _OWN[fault.status].response(style)
+        own.headers.update(fault.headers)
+        return own
     if fault.action == "status":
         return Response(fault.body, fault.status, headers=dict(fault.headers))
-    page = fault.body or b"<html><body><h1>Gateway</h1></body></html>"
-    return Response(page, fault.status, headers={"content-type": "text/html", **fault.headers})
+    html = fault.body or b"<html><body><h1>Gateway</h1></body></html>"
+    return Response(html, fault.status, headers={"content-type": "text/html", **fault.headers})
 
 
 def _bearer_error(header: str | None) -> str | None:

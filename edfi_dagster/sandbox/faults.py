@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from edfi_dagster.sandbox.gateways import PAGES
+
 Action = Literal["status", "reset", "truncate", "stall", "invalid_json", "html", "slow"]
 ACTIONS: tuple[str, ...] = get_args(Action)
 
@@ -20,6 +22,7 @@ class Fault:
     It skips ``after`` matching requests, then strikes ``times`` of them (``None``: all), each with
     probability ``rate`` if given. ``slow`` answers normally after ``seconds``; ``stall`` sends half the
     body and then nothing for ``seconds``; ``truncate`` closes after half of it; ``reset`` sends nothing.
+    ``page`` names an answer of ``gateways.PAGES``; a 403 or 404 without page and body is the ODS's own.
     """
 
     path: str = ""
@@ -32,6 +35,7 @@ class Fault:
     body: bytes = b""
     action: Action = "status"
     seconds: float = 0.0
+    page: str | None = None
     hits: int = 0
     seen: int = 0
 
@@ -70,15 +74,20 @@ class Faults:
         body: bytes = b"",
         action: Action = "status",
         seconds: float = 0.0,
+        page: str | None = None,
     ) -> Fault:
-        """Add a rule; see ``Fault``. Raises ``ValueError`` for an unknown action or a bad pattern."""
+        """Add a rule; see ``Fault``. Raises ``ValueError`` for an unknown action or page, or a bad pattern."""
+        if page is not None and page not in PAGES:
+            raise ValueError(f"unknown page {page!r}; one of {', '.join(PAGES)}")
         if action not in ACTIONS:
             raise ValueError(f"unknown action {action!r}; one of {', '.join(ACTIONS)}")
         try:
             re.compile(path)
         except re.error as error:
             raise ValueError(f"{path!r} is no regular expression: {error}") from None
-        rule = Fault(path, method, status, times, after, rate, dict(headers or {}), body, action, seconds)
+        rule = Fault(
+            path, method, status, times, after, rate, dict(headers or {}), body, action, seconds, page
+        )
         with self._lock:
             self._rules.append(rule)
         return rule

@@ -44,7 +44,11 @@ def publishing(paths: list[str], refused: set[str]) -> Any:
         if asked.path.startswith("/data/v3/"):
             assert asked.query == {"limit": "1"}
             is_refused = asked.path.removeprefix("/data/v3") in refused
-            return Reply({"status": 403}, status=403) if is_refused else Reply([])
+            return (
+                Reply({"type": "urn:ed-fi:api:security:authorization"}, status=403)
+                if is_refused
+                else Reply([])
+            )
         return None
 
     return answering

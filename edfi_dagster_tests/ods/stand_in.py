@@ -105,7 +105,9 @@ class StandIn:
     def _reply(self, asked: Asked) -> Reply:
         self.asked.append(asked)
         return (
-            self._answering(asked) or standard_reply(asked, self._base) or Reply({"type": "none"}, status=404)
+            self._answering(asked)
+            or standard_reply(asked, self._base)
+            or Reply({"type": "urn:ed-fi:api:not-found"}, status=404)
         )
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:

@@ -10,6 +10,7 @@ from edfi_dagster.ods.discovery import Area
 from edfi_dagster.ods.errors import OdsNotReady, OdsUnreachable
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.sandbox import SandboxServer
+from edfi_dagster.sandbox.gateways import PAGES
 from edfi_dagster_tests.ods.platforms import Naps, session_at
 from edfi_dagster_tests.ods.stand_in import DISCOVERY, Asked, Reply, StandIn
 
@@ -129,12 +130,21 @@ def test_what_is_no_discovery_document_is_said_not_to_be_one(document: Any) -> N
         session.url("oauth")
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 403, 404])
+@pytest.mark.parametrize("status", [301, 400, 401, 404])
 def test_a_refused_root_document_ends_at_once(status: int) -> None:
-    with at({}, status=status) as ods, session_at(ods.url) as session:
+    with StandIn(lambda asked: Reply(status=status)) as ods, session_at(ods.url) as session:
         with pytest.raises(OdsNotReady, match=rf"HTTP {status}.*check base_url"):
             session.newest_change_version()
         assert len(ods.asked) == 1
+
+
+@pytest.mark.parametrize("name", ["firewall", "gateway", "kong", "apim", "empty_403"])
+def test_a_root_document_that_a_gateway_refuses_is_asked_for_again(name: str) -> None:
+    page = PAGES[name]
+    with at(page.body, status=page.status) as ods, session_at(ods.url) as session:
+        with pytest.raises(OdsUnreachable, match=rf"HTTP {page.status} with.* 6 attempts; .*check base_url"):
+            session.newest_change_version()
+        assert len(ods.asked) == 6
 
 
 def test_a_server_that_is_down_is_unreachable_not_wrong() -> None:
@@ -146,7 +156,7 @@ def test_a_server_that_is_down_is_unreachable_not_wrong() -> None:
 
 def test_a_token_address_that_is_not_there_asks_for_the_base_url() -> None:
     def without_token(asked: Asked) -> Reply | None:
-        return Reply({}, status=404) if "oauth" in asked.path else None
+        return Reply(status=404) if "oauth" in asked.path else None
 
     naps = Naps()
     with StandIn(without_token) as ods, session_at(ods.url, sleep=naps) as session:
@@ -164,7 +174,8 @@ def test_many_threads_ask_for_the_root_document_once(server: SandboxServer, base
 @pytest.mark.parametrize("status", [403, 404])
 def test_an_ods_without_change_queries_is_not_ready(status: int) -> None:
     def without(asked: Asked) -> Reply | None:
-        return Reply({}, status=status) if "availableChangeVersions" in asked.path else None
+        refused = Reply({"type": "urn:ed-fi:api:security:authorization"}, status=status)
+        return refused if "availableChangeVersions" in asked.path else None
 
     with (
         StandIn(without) as ods,

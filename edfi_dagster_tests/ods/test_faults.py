@@ -22,6 +22,7 @@ from edfi_dagster.ods.errors import (
     WrongCredentials,
 )
 from edfi_dagster.ods.session import OdsSession, Tally
+from edfi_dagster.sandbox.gateways import PAGES
 from edfi_dagster_tests.ods.platforms import Naps, session_at
 from edfi_dagster_tests.ods.stand_in import Asked, Reply, StandIn
 
@@ -53,6 +54,15 @@ def status(code: int, **headers: str) -> Reply:
     return Reply(
         {"message": "Student 604822 is odd."}, code, {n.replace("_", "-"): v for n, v in headers.items()}
     )
+
+
+def own(code: int, kind: str, detail: str) -> Reply:
+    return Reply({"detail": f"{detail} 604822", "type": f"urn:ed-fi:api:{kind}", "status": code}, code)
+
+
+def page(name: str) -> Reply:
+    found = PAGES[name]
+    return Reply(found.body, found.status, {"Content-Type": found.media, **found.headers})
 
 
 OK_HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n"
@@ -128,6 +138,17 @@ TRANSIENT = [
     *(Fault(str(code), status(code), OdsUnreachable, f"HTTP {code}") for code in (408, 409, 425, 500, 502)),
     *(Fault(str(code), status(code), OdsUnreachable, f"HTTP {code}") for code in (429, 503, 520, 507)),
     Fault("429 with Retry-After", status(429, Retry_After="3"), OdsUnreachable, "HTTP 429"),
+    *(
+        Fault(name, page(name), OdsUnreachable, f"HTTP {PAGES[name].status} with")
+        for name in PAGES
+        if PAGES[name].status in {403, 404} and not name.startswith(("empty", "aspnet"))
+    ),
+    Fault("403 in another form", status(403), OdsUnreachable, "HTTP 403 with a JSON document that no ODS"),
+    Fault("404 in another form", status(404), OdsUnreachable, "HTTP 404 with a JSON document that no ODS"),
+    Fault("empty 403", Reply(status=403), OdsUnreachable, "HTTP 403 without a body"),
+    Fault(
+        "empty 404", Reply(status=404), OdsUnreachable, "HTTP 404 without a body, and the ODS publishes no"
+    ),
     Fault("504", status(504), OdsUnreachable, "HTTP 504", lighter=TooHeavy, requests_if_lighter=2),
     Fault(
         "stall before the answer",
@@ -148,8 +169,24 @@ TRANSIENT = [
 ]
 FINAL = [
     Fault("400", status(400), RequestRefused, "HTTP 400", 1),
-    Fault("403", status(403), NotPermitted, "HTTP 403, the key may not read this", 1),
-    Fault("404", status(404), NotOffered, "HTTP 404, the ODS has no such endpoint", 1),
+    Fault(
+        "403",
+        own(
+            403,
+            "security:authorization:access-denied:action",
+            "Access to the resource could not be authorized.",
+        ),
+        NotPermitted,
+        "HTTP 403, the key may not read this",
+        1,
+    ),
+    Fault(
+        "404",
+        own(404, "not-found", "The specified data could not be found."),
+        NotOffered,
+        "HTTP 404, the ODS has no such endpoint",
+        1,
+    ),
     *(
         Fault(str(code), status(code), RequestRefused, f"HTTP {code}", 1)
         for code in (405, 410, 415, 422, 501, 505)
@@ -166,7 +203,11 @@ FINAL = [
     Fault(
         "304", raw(b"HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n"), RequestRefused, "HTTP 304", 1
     ),
-    Fault("401 to a fresh token", status(401), WrongCredentials, "401 to a fresh token", 3),
+    *(
+        Fault(name, page(name), OdsUnreachable, "HTTP 401 with", 2 * (RETRIES + 1))
+        for name in ("unauthorized", "apim_key")
+    ),
+    Fault("401 to a fresh token", Reply(status=401), WrongCredentials, "401 to a fresh token", 3),
 ]
 named = pytest.mark.parametrize("fault", [*TRANSIENT, *FINAL], ids=lambda fault: fault.name)
 
@@ -284,7 +325,7 @@ def test_what_follows_a_body_on_the_same_connection_is_no_answer_to_the_next_req
 
 def test_401_is_answered_by_one_new_token_and_the_same_request() -> None:
     tally, naps = Tally(), Naps()
-    with ods_with(status(401), OK, naps=naps) as (ods, session):
+    with ods_with(Reply(status=401), OK, naps=naps) as (ods, session):
         assert ask(session, tally) == [{"id": "a"}]
         first, second = ods.matching(STUDENTS)
         assert first.query == second.query == {"studentUniqueId": "604822"}
@@ -299,7 +340,7 @@ def test_401_to_a_key_that_is_good_elsewhere_does_not_stop_the_tenant() -> None:
             return None
         # Before this one is refused, the key is good for another request.
         sessions[0].newest_change_version()
-        return status(401)
+        return Reply(status=401)
 
     with StandIn(answer) as ods, session_at(ods.url) as session:
         sessions.append(session)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from edfi_dagster.ods.changes import EVERYTHING, ChangeWindow
 from edfi_dagster.ods.errors import TooHeavy, UnusableBody
 from edfi_dagster.ods.pagers import change_walk, record_walks
 from edfi_dagster.ods.pages import DELETES, RECORDS, Collection, RecordKind
+from edfi_dagster.ods.published import PublishedEndpoints
 from edfi_dagster.ods.session import OdsSession
 
 T = TypeVar("T")
@@ -52,6 +54,10 @@ class ModelOds:
     @property
     def discovery(self) -> ModelOds:
         return self
+
+    @cached_property
+    def published(self) -> PublishedEndpoints:
+        return PublishedEndpoints(cast(OdsSession, self))
 
     def url(self, area: str) -> str:
         return f"http://ods/{area}"

@@ -128,7 +128,14 @@ def test_5_1_lists_its_snapshots_beside_the_data() -> None:
         assert {asked.path for asked in ods.matching("/snapshots")} == {"/data/v3/publishing/snapshots"}
 
 
-@pytest.mark.parametrize("reply", [Reply([]), Reply(status=404), Reply(status=403)])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply([]),
+        Reply(status=404),
+        Reply({"message": "The API client's claim set does not grant this."}, status=403),
+    ],
+)
 def test_a_list_without_snapshots_is_not_ready_and_says_what_to_do(reply: Reply) -> None:
     with (
         of_version("6.1", snapshots=reply) as ods,
