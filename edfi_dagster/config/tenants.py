@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, WithJson
 from edfi_dagster.config.errors import Problems
 from edfi_dagster.config.extract import DataStandard, YearExtract
 from edfi_dagster.config.secrets import Secret
-from edfi_dagster.config.values import BaseUrl, Count, Cron, Flag, Model, TenantYear, Year
+from edfi_dagster.config.values import BaseUrl, Count, Cron, Flag, Model, TenantYear, Url, Year
 
 ApiMode = Literal[
     "sandbox", "shared_instance", "district_specific", "year_specific", "instance_year_specific"
@@ -68,6 +68,8 @@ class OdsYear(Model):
     """ODS/API version where it cannot be found out: 2 for Ed-Fi 2."""
     api_mode: Annotated[ApiMode, BeforeValidator(_api_mode), WithJsonSchema({"type": "string"})] | None = None
     """Mode of an ODS before 7.0 that does not tell it."""
+    oauth_url: Url | None = None
+    """Token address, if it is not the ODS's own (base_url, then /oauth/token). Key and secret go only there."""
     instance_code: Annotated[StrictStr, AfterValidator(_instance_code)] | None = None
     """Instance, where an Instance Year Specific ODS is addressed without it."""
     verify_ssl: Flag = True
@@ -161,6 +163,7 @@ class OdsSettings:
     send: Credentials
     api_version: str | None
     api_mode: ApiMode | None
+    oauth_url: str | None
     instance_code: str | None
     verify_ssl: bool
     multiyear: bool

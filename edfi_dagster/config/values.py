@@ -139,6 +139,9 @@ def _split(url: str) -> SplitResult:
 
 
 def _url(value: str) -> str:
+    value = value.strip()
+    if any(letter.isspace() for letter in value):
+        raise ValueError("the URL holds a blank; take it out")
     parts = _split(value)
     if parts.username is not None or parts.password is not None:
         raise ValueError(
@@ -162,8 +165,8 @@ def _is_host(name: str) -> bool:
 
 
 def _base_url(value: str) -> str:
-    if value.startswith("sandbox://"):
-        return _sandbox_url(value)
+    if value.strip().startswith("sandbox://"):
+        return _sandbox_url(value.strip())
     url = _url(value)
     nested = _NESTED_API.search(urlsplit(url).path)
     if nested:

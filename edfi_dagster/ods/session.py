@@ -37,7 +37,9 @@ What each fault leads to:
       snapshot is read
     3xx                                         never followed with the token         RequestRefused
     any other 4xx, 501, 505                     none                                  RequestRefused
-    token request answered 400, 401, 403        none                                  WrongCredentials
+    token request answered 400, 401             key and secret in another form        WrongCredentials
+    token request answered 403                  none                                  WrongCredentials
+    one that the ODS did not write              retry                                 OdsUnreachable
     token request answered 429 (its 15 tokens)  retry                                 OdsUnreachable
     discovery or token address refused          none                                  OdsNotReady
 
@@ -266,16 +268,12 @@ class OdsSession:
         url = snapshots.list_address(
             self.discovery.version, self.url("dataManagementApi"), self.url("changeQueries")
         )
-        found: dict[str, datetime] = {}
-        while True:
-            params = {"offset": str(len(found))} if found else {}
-            try:
-                page = self.get(url, params, snapshots.read_snapshots, endpoint="snapshots")
-            except RequestRefused as error:
-                raise self._no_snapshot(f"the ODS does not list snapshots (HTTP {error.status})") from None
-            if not page.keys() - found.keys():
-                break
-            found |= page
+        try:
+            found = snapshots.all_listed(
+                lambda params: self.get(url, params, snapshots.read_snapshots, endpoint="snapshots")
+            )
+        except RequestRefused as error:
+            raise self._no_snapshot(f"the ODS does not list snapshots (HTTP {error.status})") from None
         if not found:
             raise self._no_snapshot("the ODS has no snapshot")
         return found
@@ -382,9 +380,10 @@ class OdsSession:
     def _token_lease(self) -> TokenLease:
         with self._starting:
             if self._lease is None:
-                url = self.url("oauth")
+                told = self.discovery.urls.get("oauth", "")
+                url = self.settings.oauth_url or self.url("oauth")
                 key, secret = self.settings.client_id.read(), self.settings.client_secret.read()
-                asking = TokenRequest(self._post, url, key, secret, self.pair)
+                asking = TokenRequest(self._post, url, key, secret, self.pair, told=told)
                 ask = asking.send if self.discovery.version >= (3, 0) else asking.send_twice
                 self._lease = TokenLease(
                     f"{url}\n{key}\n{secret}",
@@ -393,6 +392,6 @@ class OdsSession:
                 )
             return self._lease
 
-    def _post(self, url: str, kind: str, body: bytes) -> Answer:
-        headers = {**_HEADERS, "Content-Type": kind}
+    def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        headers = {**_HEADERS, **headers}
         return self._send("POST", url, headers, "", body=body, largest=LARGEST_STATEMENT_BYTES)
