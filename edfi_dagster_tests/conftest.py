@@ -67,6 +67,7 @@ def sandbox(
     store.cascade_bumps = store.generation.cascades_bump
     for refused in (store.denied_reads, store.denied_changes, store.withdrawn):
         refused.clear()
+    store.hidden.clear()
 
 
 @pytest.fixture

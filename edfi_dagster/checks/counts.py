@@ -18,9 +18,9 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from edfi_dagster.assets.keys import AssetKeys, pair_of, partition_key
 from edfi_dagster.assets.outcome import told_as_failure
-from edfi_dagster.checks.drift import Comparison, Verdict, compare
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.extract import count_rows
+from edfi_dagster.extract.comparison import Comparison, Verdict, compare
 from edfi_dagster.lake.pull import newest_to_read
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
 from edfi_dagster.resources import open_job

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, WithJsonSchema, field_validator
 
 from edfi_dagster.config.errors import Problems
-from edfi_dagster.config.extract import DataStandard, YearExtract
+from edfi_dagster.config.extract import DataStandard, VerifyCounts, YearExtract
 from edfi_dagster.config.secrets import Secret
 from edfi_dagster.config.values import BaseUrl, Count, Cron, Flag, Model, TenantYear, Url, Year
 
@@ -147,6 +147,7 @@ class PairExtract:
     use_change_version: bool
     get_key_changes: bool
     pull_total_counts: bool
+    verify_counts: VerifyCounts
     use_snapshot: bool
     late_after_hours: float
 

@@ -12,6 +12,7 @@ from queue import Queue
 import msgspec
 
 from edfi_dagster.extract.read import Before, EndpointRead, Reader
+from edfi_dagster.extract.verification import Verification
 from edfi_dagster.extract.work import EndpointResult, Job, KindResult, Result, Work
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import latest_stamp
@@ -45,35 +46,58 @@ def extract(job: Job, works: Sequence[Work], *, full_refresh: bool = False) -> I
 
     A pull without a watermark is a full one. When the ODS turns out to have been restored, everything that was
     asked for is refreshed, and the pair's other watermarks are forgotten; when the snapshot that was read is taken away,
-    what is left is read from the next one. Raises WrongCredentials, OdsUnreachable, OdsNotReady, SnapshotGone, LakeError
+    what is left is read from the next one. At the end counts are compared; an endpoint that is refreshed because of that
+    has a second result. Raises WrongCredentials, OdsUnreachable, OdsNotReady, SnapshotGone, LakeError
     or WarehouseError where nothing can be done at all; the failure of one endpoint is in its result instead.
     """
     with holding(job.warehouse, job.pair, waiting=job.tell) as lease:
         job.lake.check_writable()
-        for last in (False, False, True):
-            newest = newest_to_read(job.session)
-            if newest is not None:
-                highest = _highest(job)
-                newest = _caught_up(job, newest, highest)
-                if newest < highest:
-                    _forget(job, lease, anything_read=False)
-                    full_refresh = True
-            run = _PairRun(job, lease, newest, full_refresh=full_refresh)
-            with closing(run.results(works)) as results:
-                yield from results
-            if run.interrupted is None:
-                break
-            if last:
-                raise run.interrupted
-            if isinstance(run.interrupted, OdsRestored):
-                _forget(job, lease, anything_read=True)
+        done: dict[str, EndpointResult] = {}
+        yield from _noted(_passes(job, lease, works, full_refresh=full_refresh), done)
+        verification = Verification(job, works, done)
+        if differing := verification.to_refresh():
+            yield from _noted(_passes(job, lease, differing, full_refresh=True), done)
+        verification.conclude()
+
+
+def _noted(
+    results: Generator[EndpointResult, None, None], done: dict[str, EndpointResult]
+) -> Iterator[EndpointResult]:
+    """The results as they come, the last of each endpoint kept in ``done`` by its path."""
+    with closing(results):
+        for result in results:
+            done[result.endpoint.path] = result
+            yield result
+
+
+def _passes(
+    job: Job, lease: Lease, works: Sequence[Work], *, full_refresh: bool
+) -> Generator[EndpointResult, None, None]:
+    """One pass over the works, and more where the ODS was restored or its snapshot taken away meanwhile."""
+    for last in (False, False, True):
+        newest = newest_to_read(job.session)
+        if newest is not None:
+            highest = _highest(job)
+            newest = _caught_up(job, newest, highest)
+            if newest < highest:
+                _forget(job, lease, anything_read=False)
                 full_refresh = True
-            else:
-                job.warn(f"{run.interrupted}; reading what is left from the next one")
-                works = [work for work in works if work.endpoint not in run.durable]
-        ods_version = job.session.discovery.ods_version
-        reached = "" if newest is None else f" up to change version {newest}"
-        job.tell(f"{job.pair}: done with ODS/API {ods_version}{reached}")
+        run = _PairRun(job, lease, newest, full_refresh=full_refresh)
+        with closing(run.results(works)) as results:
+            yield from results
+        if run.interrupted is None:
+            break
+        if last:
+            raise run.interrupted
+        if isinstance(run.interrupted, OdsRestored):
+            _forget(job, lease, anything_read=True)
+            full_refresh = True
+        else:
+            job.warn(f"{run.interrupted}; reading what is left from the next one")
+            works = [work for work in works if work.endpoint not in run.durable]
+    ods_version = job.session.discovery.ods_version
+    reached = "" if newest is None else f" up to change version {newest}"
+    job.tell(f"{job.pair}: done with ODS/API {ods_version}{reached}")
 
 
 def before_a_run(job: Job) -> Before:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from starlette.responses import Response
 
 from edfi_dagster.sandbox import changes, paging
 from edfi_dagster.sandbox.answers import JSON, json_response
-from edfi_dagster.sandbox.database import LAST_AGGREGATE_ID, Reader, Window, aggregate_id_of
+from edfi_dagster.sandbox.database import LAST_AGGREGATE_ID, Reader, Window, aggregate_id_of, within
 from edfi_dagster.sandbox.filters import matching, read_filters
 from edfi_dagster.sandbox.generations import Generation
 from edfi_dagster.sandbox.model import Endpoint
@@ -35,10 +36,8 @@ class Collection:
         """A page; rows that go while ``between_reads`` runs are missing from it."""
         asked = paging.page_request(self.parameters, self.max_page, self.generation)
         window = Window(asked.versions, asked.cursor) if asked.cursor else Window(asked.versions)
-        filters = read_filters(self.store.model, self.endpoint, self.parameters, self.generation)
-        found: Sequence[int] | None = None
-        if filters:
-            found = matching(self.reader, self.endpoint, window, filters)
+        found = self._narrowed(window)
+        if found is not None:
             positions = found[asked.offset : asked.offset + asked.limit]
         elif asked.limit:
             positions = self.reader.page(self.endpoint, window, asked.limit, asked.offset)
@@ -59,12 +58,9 @@ class Collection:
     def partitions(self) -> Response:
         number = paging.partition_count(self.parameters)
         window = Window(paging.versions(self.parameters))
-        filters = read_filters(self.store.model, self.endpoint, self.parameters, self.generation)
-        positions = (
-            matching(self.reader, self.endpoint, window, filters)
-            if filters
-            else self.reader.positions(self.endpoint, window)
-        )
+        positions = self._narrowed(window)
+        if positions is None:
+            positions = self.reader.positions(self.endpoint, window)
         small = paging.small_partitions_allowed(self.parameters)
         starts = [
             aggregate_id_of(p) for p in paging.partition_starts(positions, number, self.max_page, small=small)
@@ -77,12 +73,31 @@ class Collection:
     def deletes(self) -> Response:
         asked = paging.changes_request(self.parameters, self.max_page, self.generation)
         keyed = self.generation.keyed_deletes
-        rows = changes.tombstones(self.reader, self.endpoint, asked.versions, suppress=keyed)
+        rows = self._visible(changes.tombstones(self.reader, self.endpoint, asked.versions, suppress=keyed))
         return _page_of(rows if keyed else changes.bare(rows), asked)
 
     def key_changes(self) -> Response:
         asked = paging.changes_request(self.parameters, self.max_page, self.generation)
-        return _page_of(changes.key_changes(self.reader, self.endpoint, asked.versions), asked)
+        return _page_of(self._visible(changes.key_changes(self.reader, self.endpoint, asked.versions)), asked)
+
+    def _narrowed(self, window: Window) -> Sequence[int] | None:
+        """The positions of what filters and the key's permissions leave of a window; None where they leave it whole."""
+        filters = read_filters(self.store.model, self.endpoint, self.parameters, self.generation)
+        hidden = self.store.hidden_ids(self.endpoint)
+        if not filters and not hidden:
+            return None
+        if filters:
+            found = matching(self.reader, self.endpoint, window, filters)
+        else:
+            whole = self.reader.positions(self.endpoint, Window(window.versions))
+            found = whole if window == Window(window.versions) else within(whole, self.endpoint, window)
+        rows = (self.reader.by_id(self.endpoint, row_id) for row_id in hidden)
+        unseen = {row.position for row in rows if row}
+        return array("q", [position for position in found if position not in unseen]) if unseen else found
+
+    def _visible(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        hidden = self.store.hidden_ids(self.endpoint)
+        return [row for row in rows if row["id"] not in hidden] if hidden else rows
 
 
 def _page_of(rows: list[dict[str, Any]], asked: paging.PageRequest) -> Response:

@@ -105,7 +105,7 @@ def _faults(site: Site, store: Store, request: Request, rest: list[str], body: M
 def _permissions(
     site: Site, store: Store, request: Request, rest: list[str], body: Mapping[str, Any]
 ) -> Response:
-    """``POST {"endpoint", "action": "deny"|"withdraw"|"allow", "read"?, "read_changes"?}``."""
+    """``POST {"endpoint", "action": "deny"|"withdraw"|"allow"|"hide"|"show", "read"?, "read_changes"?, "ids"?}``."""
     if request.method == "POST":
         endpoint = _endpoint(store, str(body.get("endpoint", ""))).path
         match body.get("action"):
@@ -119,8 +119,14 @@ def _permissions(
                 store.withdraw(endpoint)
             case "allow":
                 store.allow(endpoint)
+            case "hide":
+                store.hide(endpoint, *map(str, body.get("ids", ())))
+            case "show":
+                store.show(endpoint, *map(str, body.get("ids", ())))
             case other:
-                raise errors.bad_request(f"The action must be deny, withdraw or allow, not {other!r}.")
+                raise errors.bad_request(
+                    f"The action must be deny, withdraw, allow, hide or show, not {other!r}."
+                )
     denied = {"reads": sorted(store.denied_reads), "changes": sorted(store.denied_changes)}
     return json_response({"denied": denied, "withdrawn": sorted(store.withdrawn)})
 

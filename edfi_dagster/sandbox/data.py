@@ -111,10 +111,16 @@ class DataApi:
         row = reader.by_id(endpoint, normalised_id(given_id))
         if row is None:
             raise errors.not_found()
+        self._check_visible(endpoint, row.id)
         tag = etag(row)
         if request.headers.get("if-none-match", "").strip('"') == tag:
             return Response(status_code=304, headers={"ETag": f'"{tag}"'})
         return Response(row.text[2:].replace(b"\n  ", b"\n"), headers={**JSON, "ETag": f'"{tag}"'})
+
+    def _check_visible(self, endpoint: Endpoint, row_id: str) -> None:
+        """Raises ``ApiError`` 403 for a record of an organization that is not the key's."""
+        if row_id in self.store.hidden_ids(endpoint):
+            raise errors.no_relationship()
 
     def _changes(
         self, endpoint: Endpoint, kind: str, parameters: Mapping[str, str], reader: Reader
@@ -138,6 +144,8 @@ class DataApi:
         transaction = request.headers.get(TRANSACTION_HEADER)
         if_match = request.headers.get("if-match")
         body = await read_body(request) if request.method != "DELETE" else {}
+        if rest:
+            self._check_visible(endpoint, normalised_id(rest[0]))
         with self.store.writing(transaction) as writer:
             if request.method == "POST":
                 if "id" in body:

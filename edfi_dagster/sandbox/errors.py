@@ -209,6 +209,20 @@ def access_denied(action: str, path: str) -> ApiError:
     )
 
 
+def no_relationship() -> ApiError:
+    """403 for one record: the key's organizations have no relationship with it."""
+    return ApiError(
+        403,
+        "security:authorization:access-denied:resource",
+        "Authorization Denied",
+        "Access to the requested data could not be authorized.",
+        errors=[
+            "No relationships have been established between the caller's education organization id claims"
+            " and the resource item's values."
+        ],
+    )
+
+
 def unauthenticated(error: str) -> ApiError:
     return ApiError(
         401,

@@ -33,6 +33,7 @@ RAW_COLUMNS = (
 )
 
 LEASES = "_meta_leases"
+COUNT_CHECKS = "_meta_count_checks"
 
 LONGEST_WAIT_SECONDS = 600.0
 """How long a run waits for another process to let a DuckDB file go."""
@@ -48,10 +49,13 @@ edfi_column_name VARCHAR, num_matches BIGINT, num_rows BIGINT, match_rate DOUBLE
 _LEASES = (
     "tenant_code VARCHAR, api_year INTEGER, holder VARCHAR, renewed_at {timestamp}, last_stamp {timestamp}"
 )
+_COUNT_CHECKS = """tenant_code VARCHAR, api_year INTEGER, name VARCHAR, counted_at {timestamp}, ods_count BIGINT,
+current_rows BIGINT"""
 
 
 def side_tables(names: TableNames, **types: str) -> dict[str, str]:
-    """Table → column definitions of the tables beside the raw ones: those edu_edfi_airflow has, and the leases.
+    """Table → column definitions of the tables beside the raw ones: those edu_edfi_airflow has, the leases, and
+    when which counts were compared.
 
     ``types`` are the warehouse's names for ``json`` and ``timestamp`` (without zone).
     """
@@ -61,6 +65,7 @@ def side_tables(names: TableNames, **types: str) -> dict[str, str]:
         names.run_log: _RUN_LOG,
         names.student_id_match_rates: _MATCH_RATES,
         LEASES: _LEASES,
+        COUNT_CHECKS: _COUNT_CHECKS,
     }
     return {table: definition.format(**types) for table, definition in columns.items()}
 
