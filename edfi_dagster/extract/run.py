@@ -9,14 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from queue import Queue
 
-import msgspec
-
+from edfi_dagster.extract.history import note_restored
 from edfi_dagster.extract.read import Before, EndpointRead, Reader
 from edfi_dagster.extract.verification import Verification
 from edfi_dagster.extract.work import EndpointResult, Job, KindResult, Result, Work
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import latest_stamp
+from edfi_dagster.lake.proof import DamagedFile
 from edfi_dagster.lake.pull import PullRun, newest_to_read
+from edfi_dagster.lake.sealed import write_sealed
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.errors import (
@@ -80,7 +81,7 @@ def _passes(
             highest = _highest(job)
             newest = _caught_up(job, newest, highest)
             if newest < highest:
-                _forget(job, lease, anything_read=False)
+                _forget(job, lease, newest, anything_read=False)
                 full_refresh = True
         run = _PairRun(job, lease, newest, full_refresh=full_refresh)
         with closing(run.results(works)) as results:
@@ -90,7 +91,7 @@ def _passes(
         if last:
             raise run.interrupted
         if isinstance(run.interrupted, OdsRestored):
-            _forget(job, lease, anything_read=True)
+            _forget(job, lease, None, anything_read=True)
             full_refresh = True
         else:
             job.warn(f"{run.interrupted}; reading what is left from the next one")
@@ -120,10 +121,14 @@ def _caught_up(job: Job, newest: int, version: int) -> int:
     return newest if newest >= version else job.session.newest_change_version()
 
 
-def _forget(job: Job, lease: Lease, *, anything_read: bool) -> None:
-    """Forget the pair's watermarks, because its ODS was restored. Raises OdsNotReady where that is but an older snapshot."""
+def _forget(job: Job, lease: Lease, newest: int | None, *, anything_read: bool) -> None:
+    """Forget the pair's watermarks, because its ODS was restored. Raises OdsNotReady where that is but an older snapshot.
+
+    The lake learns of it first: a rebuild must not bring them back. ``newest`` is what the ODS says, if that told.
+    """
     is_snapshot = job.session.settings.extract.use_snapshot
     if anything_read or not is_snapshot:
+        note_restored(job.lake, job.pair, lease.next_stamp(after=latest_stamp(job.lake, job.pair)), newest)
         with job.warehouse.connected() as connection, connection.transaction():
             lease.check(connection)
             ledger.deactivate(connection, job.pair)
@@ -309,7 +314,7 @@ class _PairRun:
         unchanged = [read for read in self._descriptors if not read.has_rows]
         self._settled += [read.readings[RECORDS].entry for read in unchanged]
         with self._job.warehouse.connected() as connection:
-            results = self._load_descriptors(connection, changed) if changed else []
+            results = self._load_descriptors(connection, changed)
             results += [_loaded(read, load.Loaded()) for read in unchanged]
             if self._refreshed:
                 load.close_refreshes(connection, self._lease, self._refreshed)
@@ -320,10 +325,17 @@ class _PairRun:
     def _load_descriptors(
         self, connection: Connection, reads: Sequence[EndpointRead]
     ) -> list[EndpointResult]:
+        """Load them in one transaction; one whose file is damaged fails and stops no other."""
+        if not reads:
+            return []
         try:
             loaded = load.load_descriptors(
                 connection, self._lease, [read.readings[RECORDS] for read in reads]
             )
+        except DamagedFile as error:
+            of_file = [read for read in reads if error.path in _files(read)]
+            others = [read for read in reads if read not in of_file]
+            return [*(_failed(read, error) for read in of_file), *self._load_descriptors(connection, others)]
         except (WarehouseError, LakeError) as error:
             return [_failed(read, error) for read in reads]
         return [_loaded(read, loaded.get(read.endpoint.snake, load.Loaded())) for read in reads]
@@ -354,9 +366,12 @@ class _PairRun:
                 for kind, of_kind in result.kinds.items()
             ],
         }
-        path = f"{paths.run_folder(run.pair, run.stamp)}/run.json"
-        with run.lake.writing(path) as stream:
-            stream.write(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+        write_sealed(run.lake, f"{paths.run_folder(run.pair, run.stamp)}/run.json", document)
+
+
+def _files(read: EndpointRead) -> list[str]:
+    manifest = read.readings[RECORDS].manifest
+    return manifest.paths if manifest else []
 
 
 def _stored(read: EndpointRead) -> EndpointResult:

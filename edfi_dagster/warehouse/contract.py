@@ -175,7 +175,8 @@ class Connection(Dialect, Protocol):
         """Make temporary table or view ``name`` (v, filename, file_row_number, read_order) of files of the lake.
 
         ``read_order`` rises over the files in their order and over the lines of each. Made outside of transactions.
-        Returns how many lines the files hold.
+        Returns how many lines the files hold. Raises DamagedFile where one is not what its manifest lists, also where it
+        was replaced while it was read; LakeError.
         """
         ...
 

@@ -20,6 +20,7 @@ from edfi_dagster.config import TenantYear
 from edfi_dagster.config.warehouse import SnowflakeWarehouse as SnowflakeConfig
 from edfi_dagster.config.warehouse import TableNames
 from edfi_dagster.lake.manifest import PulledFile
+from edfi_dagster.lake.proof import local_copies, unchanged
 from edfi_dagster.lake.store import LakeStore
 from edfi_dagster.warehouse import snowflake_sql as sql
 from edfi_dagster.warehouse.contract import (
@@ -71,25 +72,27 @@ class SnowflakeConnection(SnowflakeDialect):
             raise
 
     def stage(self, name: str, files: Sequence[PulledFile]) -> int:
-        """As the contract says. Raises WarehouseError where a loaded file is none of those asked for."""
+        """As the contract says. Raises WarehouseError where a loaded file is none of those asked for, LakeError."""
         lines = f"{name}_files"
         columns = "v VARIANT, filename VARCHAR, file_row_number INTEGER"
         self.run(f"CREATE OR REPLACE TEMPORARY TABLE {lines} ({columns})")
         paths = [file.path for file in files]
         if paths:
-            self._load(lines, paths)
+            self._load(lines, files)
         counted = self.rows(f"SELECT filename, count(*) FROM {lines} GROUP BY 1") if paths else []
         names = {str(staged): _lake_path(str(staged), paths) for staged, _ in counted}
         self.run(sql.staged_view_sql(name, lines, names, {path: n for n, path in enumerate(paths)}))
         return sum(int(count) for _, count in counted)
 
-    def _load(self, lines: str, paths: Sequence[str]) -> None:
+    def _load(self, lines: str, files: Sequence[PulledFile]) -> None:
+        paths = [file.path for file in files]
         if not is_local(self._lake):
-            self._copy_all(lines, sql.stage_name(self._config.stage), "", paths)
+            with unchanged(self._lake, files):
+                self._copy_all(lines, sql.stage_name(self._config.stage), "", paths)
             return
         stage, folder = self.table(sql.INTERNAL_STAGE), f"{uuid.uuid4().hex}/"
         try:
-            with self._lake.local_files(paths) as local:
+            with local_copies(self._lake, files) as local:
                 for path, file in zip(paths, local, strict=True):
                     place = sql.stage_place(stage, f"{folder}{posixpath.dirname(path)}/")
                     self._put(sql.put_sql(str(file), place))

@@ -170,6 +170,21 @@ def test_every_write_asks_for_the_encryption(
         assert held == asked.get("encryption", "AES256")
 
 
+def test_digest_reads_only_what_this_process_did_not_send_or_read(
+    s3_lake: S3Lake, gate: Gate, bucket: Bucket
+) -> None:
+    with s3_lake.writing("t/f") as stream:
+        stream.write(b"one")
+    assert s3_lake.digest("t/f") == sha256(b"one").hexdigest()
+    assert gate.kinds() == ["PUT", "HEAD"]
+    bucket.client.put_object(Bucket=bucket.name, Key="edfi/lake/t/f", Body=b"two")
+    for _ in range(2):
+        assert s3_lake.digest("t/f") == sha256(b"two").hexdigest()
+    assert gate.kinds()[2:] == ["HEAD", "GET", "HEAD"]
+    with pytest.raises(LakeError, match="no such file"):
+        s3_lake.digest("t/g")
+
+
 # -- listing ----------------------------------------------------------------------------------------------
 
 
