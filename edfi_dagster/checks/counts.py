@@ -8,6 +8,7 @@ many, and then counts anew.
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from shlex import quote
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
@@ -196,7 +197,7 @@ def _description(pair: TenantYear, comparisons: Sequence[Comparison]) -> str:
     drifted = [c.endpoint.path for c in differing if c.verdict is Verdict.DRIFTED]
     if not drifted:
         return f"{told}, which was written to since the pull; the next run brings it"
-    command = f"edfi-dagster resync --tenant {pair.tenant} --year {pair.year}"
+    command = f"edfi-dagster resync --tenant {quote(pair.tenant)} --year {pair.year}"
     return f"{told}; run {command} --endpoints {','.join(drifted[:_LISTED])}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -117,10 +118,11 @@ def check_tenants(tenants: Mapping[str, Tenant]) -> Mapping[str, Tenant]:
     seen: dict[str, str] = {}
     problems = []
     for code in tenants:
-        first = seen.setdefault(code.lower(), code)
+        first = seen.setdefault(unicodedata.normalize("NFC", code).lower(), code)
         if first != code:
+            how = "case" if first.lower() == code.lower() else "how its accents are encoded"
             problems.append(
-                ((code,), f"differs from {first!r} only in case, so their files would mix; rename one")
+                ((code,), f"differs from {first!r} only in {how}, so their files would mix; rename one")
             )
     if problems:
         raise Problems(problems)

@@ -18,7 +18,7 @@ from edfi_dagster.ods.pages import RecordKind
 _READ_AT_ONCE = 8
 _MANIFEST = ".manifest.json"
 # What may be a file of a pull: nothing that a warehouse would read as a pattern.
-_FILE = re.compile(r"[A-Za-z0-9_./-]+\.jsonl\.(zst|gz)")
+_FILE = re.compile(r"[A-Za-z0-9_.=/-]+\.jsonl\.(zst|gz)")
 
 
 class PulledFile(msgspec.Struct, frozen=True):

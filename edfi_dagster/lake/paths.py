@@ -4,8 +4,8 @@
     <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/<folder>/<name>.manifest.json
     <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/run.json
 
-Paths are relative to the lake's root and use ``/``. Loaders take date and stamp from the first eight digits and
-the first stamp they find in a path, which is why a tenant code may not hold eight digits.
+Paths are relative to the lake's root and use ``/``. ``<tenant>`` is the code as ``tenant_folder`` writes it. Our loaders
+take date and stamp from the manifest, never from a path: a tenant code may hold eight digits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from datetime import UTC, datetime
 
 from edfi_dagster.config import TenantYear
+from edfi_dagster.config.values import tenant_folder
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RecordKind
 
@@ -36,7 +37,7 @@ def parse_stamp(text: str) -> datetime | None:
 
 
 def pair_folder(pair: TenantYear) -> str:
-    return f"{pair.tenant}/{pair.year}"
+    return f"{tenant_folder(pair.tenant)}/{pair.year}"
 
 
 def run_folder(pair: TenantYear, stamp: datetime) -> str:

@@ -326,7 +326,7 @@ def _lines(places: Sequence[str]) -> str:
     return (
         "SELECT json AS v, filename AS path, row_number() OVER () AS read_order "
         f"FROM read_json_objects([{listed}], format='newline_delimited', compression='{compression}', "
-        "filename=true, maximum_object_size=268435456)"
+        "filename=true, hive_partitioning=false, maximum_object_size=268435456)"
     )
 
 

@@ -115,10 +115,11 @@ class SnowflakeConnection(SnowflakeDialect):
     def _copy_all(self, lines: str, stage: str, folder: str, paths: Sequence[str]) -> None:
         root = posixpath.commonpath([posixpath.dirname(path) for path in paths])
         place = sql.stage_place(stage, f"{folder}{root}/")
+        file_format = self.qualified(sql.FILE_FORMAT)
         files = [posixpath.relpath(path, root) for path in paths]
         for start in range(0, len(files), sql.FILES_OF_A_COPY):
             batch = files[start : start + sql.FILES_OF_A_COPY]
-            self.run(sql.copy_sql(lines, place, batch, self.table(sql.FILE_FORMAT).replace('"', "")))
+            self.run(sql.copy_sql(lines, place, batch, file_format))
 
     def replace_partition(self, name: str, frame: pd.DataFrame, pair: TenantYear) -> None:
         table, incoming = self.table(name), "incoming_frame"
@@ -231,8 +232,8 @@ class SnowflakeWarehouse:
 
     def _found(self, connection: SnowflakeConnection) -> set[str]:
         """The names of tables and views in the schema, and ``is_key_changes`` if the ledger has that column."""
-        catalogue = f"{sql.quoted(self._config.database)}.information_schema"
-        schema = self._config.schema_name.upper()
+        catalogue = f"{sql.identifier(self._config.database)}.information_schema"
+        schema = sql.stored(self._config.schema_name)
         found = connection.rows(
             f"""SELECT lower(table_name) FROM {catalogue}.tables WHERE table_schema = ?
             UNION ALL SELECT lower(table_name) FROM {catalogue}.views WHERE table_schema = ?
