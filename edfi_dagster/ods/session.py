@@ -35,7 +35,9 @@ What each fault leads to:
     504                                         as 503                                OdsUnreachable; TooHeavy
     410, or 404 "Snapshot not found", while a   none                                  SnapshotGone
       snapshot is read
-    3xx                                         never followed with the token         RequestRefused
+    3xx that only adds or takes a last slash    followed, once, on our own host       as the answer there
+    3xx to the same path elsewhere              never followed with the token         RequestRefused
+    3xx to another path, such as a login page   retry                                 OdsUnreachable
     any other 4xx, 501, 505                     none                                  RequestRefused
     token request answered 400, 401             key and secret in another form        WrongCredentials
     token request answered 403                  none                                  WrongCredentials
@@ -71,6 +73,7 @@ from edfi_dagster.ods.answers import (
     Unauthorised,
     check_status,
     json_object,
+    parsed,
 )
 from edfi_dagster.ods.budget import Budget
 from edfi_dagster.ods.discovery import Area, Discovery, addresses, read_discovery, undocumented
@@ -158,7 +161,9 @@ class OdsSession:
         try:
             return undocumented(self.settings) or read_discovery(
                 self._retries.persist(
-                    lambda retry: json_object(self._get(place, retry=retry, largest=LARGEST_STATEMENT_BYTES))
+                    lambda retry: parsed(
+                        self._get(place, retry=retry, largest=LARGEST_STATEMENT_BYTES), json_object
+                    )
                 ),
                 self.settings,
             )
@@ -199,18 +204,8 @@ class OdsSession:
 
         def attempt(retry: bool) -> T:
             def send(token: Token, again: bool) -> T:
-                renewed = retry or again
-                return parse(
-                    self._get(
-                        url,
-                        params,
-                        token=token,
-                        endpoint=endpoint,
-                        retry=renewed,
-                        tally=tally,
-                        largest=largest,
-                    )
-                )
+                get = partial(self._get, url, params, token=token, endpoint=endpoint)
+                return parsed(get(retry=retry or again, tally=tally, largest=largest), parse)
 
             return self._with_token(send)
 

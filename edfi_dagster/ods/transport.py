@@ -26,7 +26,7 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies
 
-from edfi_dagster.ods.answers import NO_CONNECTION, Answer, Oversized, Transient
+from edfi_dagster.ods.answers import NO_CONNECTION, Answer, Oversized, Transient, with_slash
 
 # An answer may take so many times what may pass between two of its parts.
 WHOLE_ANSWER_TIMES = 10
@@ -87,8 +87,22 @@ class Transport:
     ) -> Answer:
         """The answer, whatever its status; that of an error without a body which is long. ``largest`` as of the whole.
 
+        A redirect that only adds or takes away the slash at the end of the path is followed, once, on the same host.
         Raises Transient, Oversized or Untrusted.
         """
+        answer = self._send(method, url, headers, params, body, largest)
+        slashed = with_slash(answer, url)
+        return self._send(method, slashed, headers, params, body, largest) if slashed else answer
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        params: Mapping[str, str] | None,
+        body: bytes | None,
+        largest: int,
+    ) -> Answer:
         request = requests.PreparedRequest()
         request.method = method
         request.headers = CaseInsensitiveDict(headers)
