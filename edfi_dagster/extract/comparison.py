@@ -61,13 +61,6 @@ class Comparison:
         return self.rows - self.counted
 
 
-def difference(
-    rows: int, counted: int, *, counted_at: datetime, last_pull: datetime | None = None
-) -> int | None:
-    """Rows here less records there; None where the ODS was counted before the last pull."""
-    return None if last_pull is not None and counted_at < last_pull else rows - counted
-
-
 def drift(rows: int, settled: int, moved: Iterable[int]) -> int | None:
     """Rows here less records there, of those that no later delta reads again.
 

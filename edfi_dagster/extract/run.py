@@ -54,8 +54,8 @@ def extract(job: Job, works: Sequence[Work], *, full_refresh: bool = False) -> I
     with holding(job.warehouse, job.pair, waiting=job.tell) as lease:
         job.lake.check_writable()
         done: dict[str, EndpointResult] = {}
-        yield from _noted(_passes(job, lease, works, full_refresh=full_refresh), done)
         verification = Verification(job, works, done)
+        yield from _noted(_passes(job, lease, works, full_refresh=full_refresh), done)
         if differing := verification.to_refresh():
             yield from _noted(_passes(job, lease, differing, full_refresh=True), done)
         verification.conclude()

@@ -31,7 +31,7 @@ class Verification:
     """Compares the results of one run with what the ODS counts. A count that fails does not fail the run."""
 
     def __init__(self, job: Job, works: Sequence[Work], results: Mapping[str, EndpointResult]) -> None:
-        """``results`` are by path of the endpoint; what the refresh of ``to_refresh`` brings is put there, too."""
+        """Made when the run begins. ``results`` are by path of the endpoint, the last of each; the run fills them in."""
         self._job = job
         self._works = {work.endpoint.path: work for work in works}
         self._results = results
@@ -168,11 +168,12 @@ class Verification:
         return f"{self._job.pair} {path}: {found.counted:,} in the ODS, {found.rows:,} in the warehouse"
 
     def _remember(self) -> None:
-        known = {
-            found.endpoint.snake: (found.counted, found.rows)
-            for found in self._found.values()
-            if found.verdict is not Verdict.MOVING
-        }
+        known = [found for found in self._found.values() if found.verdict is not Verdict.MOVING]
         if known and self._mode != "off":
             with self._job.warehouse.connected() as connection:
-                record_comparisons(connection, self._job.pair, self._started, known)
+                record_comparisons(
+                    connection,
+                    self._job.pair,
+                    ledger.latest_loaded(connection, self._job.pair),
+                    {found.endpoint.snake: (found.counted, found.rows) for found in known},
+                )

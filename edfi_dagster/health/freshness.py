@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from edfi_dagster.config import ConfigError, OdsSettings, Platform, TenantYear
-from edfi_dagster.extract.comparison import difference
 from edfi_dagster.health.last_runs import LastRuns, Outcome, last_runs
 from edfi_dagster.health.probe import probed
 from edfi_dagster.health.rows import Counts, OdsCounts, Rows, count_rows, latest_compared, latest_totals
@@ -275,9 +274,7 @@ def _drift(rows: Rows, standing: Standing, stored: Stored, pair: TenantYear, nam
     if not rows.is_exact:
         return None
     for counts in (stored.totals, stored.compared):
-        counted = counts.get(pair, {}).get(name)
-        if counted is not None:
-            found = difference(rows.count, counted[1], counted_at=counted[0], last_pull=standing.last_pull)
-            if found is not None:
-                return found
+        stamp, counted = counts.get(pair, {}).get(name, (None, 0))
+        if stamp is not None and stamp >= standing.last_pull:
+            return rows.count - counted
     return None

@@ -34,7 +34,7 @@ class Rows:
 
 Counts = Mapping[TenantYear, Mapping[str, Rows]]
 OdsCounts = Mapping[TenantYear, Mapping[str, tuple[datetime, int]]]
-"""pair → name → (when, in UTC; records) as the ODS counted them last."""
+"""pair → name → (stamp in UTC, records) as the ODS counted them last."""
 _Found = Iterator[tuple[TenantYear, str, int]]
 
 
@@ -70,17 +70,17 @@ def count_rows(
 
 def latest_totals(connection: Connection, pair: TenantYear | None) -> OdsCounts:
     """The total counts, by the stamp of their run."""
-    return _latest(connection, pair, connection.names.total_counts, "pull_timestamp", "total_count")
+    return _latest(connection, pair, connection.names.total_counts, "total_count")
 
 
 def latest_compared(connection: Connection, pair: TenantYear | None) -> OdsCounts:
-    """What runs compared with the current rows, by the time of their start."""
-    return _latest(connection, pair, COUNT_CHECKS, "counted_at", "ods_count")
+    """What runs compared with the current rows, by the stamp of the endpoint's pull."""
+    return _latest(connection, pair, COUNT_CHECKS, "ods_count")
 
 
-def _latest(connection: Connection, pair: TenantYear | None, table: str, time: str, count: str) -> OdsCounts:
+def _latest(connection: Connection, pair: TenantYear | None, table: str, count: str) -> OdsCounts:
     found = connection.rows(
-        f"SELECT tenant_code, api_year, name, max({time}), max_by({count}, {time}) "  # noqa: S608
+        f"SELECT tenant_code, api_year, name, max(pull_timestamp), max_by({count}, pull_timestamp) "  # noqa: S608
         f"FROM {connection.table(table)}{_of_pair(pair)} GROUP BY 1, 2, 3",
         list(pair or ()),
     )

@@ -49,8 +49,8 @@ edfi_column_name VARCHAR, num_matches BIGINT, num_rows BIGINT, match_rate DOUBLE
 _LEASES = (
     "tenant_code VARCHAR, api_year INTEGER, holder VARCHAR, renewed_at {timestamp}, last_stamp {timestamp}"
 )
-_COUNT_CHECKS = """tenant_code VARCHAR, api_year INTEGER, name VARCHAR, counted_at {timestamp}, ods_count BIGINT,
-current_rows BIGINT"""
+_COUNT_CHECKS = """tenant_code VARCHAR, api_year INTEGER, name VARCHAR, pull_date DATE, pull_timestamp {timestamp},
+ods_count BIGINT, current_rows BIGINT"""
 
 
 def side_tables(names: TableNames, **types: str) -> dict[str, str]:

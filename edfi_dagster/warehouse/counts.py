@@ -42,18 +42,27 @@ def latest_counts(connection: Connection, pair: TenantYear) -> dict[str, tuple[d
 
 
 def record_comparisons(
-    connection: Connection, pair: TenantYear, when: datetime, counts: Mapping[str, tuple[int, int]]
+    connection: Connection,
+    pair: TenantYear,
+    stamps: Mapping[str, datetime],
+    counts: Mapping[str, tuple[int, int]],
 ) -> None:
-    """Remember that names were compared: name → (records the ODS counted, current rows). Needs no lease."""
-    rows = [[*pair, name, when.replace(tzinfo=None), *both] for name, both in counts.items()]
-    columns = ("tenant_code", "api_year", "name", "counted_at", "ods_count", "current_rows")
+    """Remember that names were compared: name → (records the ODS counted, current rows). Needs no lease.
+
+    ``stamps`` holds the stamp of each name's last pull, so that a later one makes the comparison old.
+    """
+    rows = [
+        [*pair, name, stamps[name].date(), stamps[name].replace(tzinfo=None), *both]
+        for name, both in counts.items()
+    ]
+    columns = ("tenant_code", "api_year", "name", "pull_date", "pull_timestamp", "ods_count", "current_rows")
     _insert(connection, COUNT_CHECKS, columns, rows)
 
 
 def last_compared(connection: Connection, pair: TenantYear) -> dict[str, datetime]:
-    """name → when (UTC) it was compared last."""
+    """name → stamp (UTC) of the last pull that was compared."""
     found = connection.rows(
-        f"SELECT name, max(counted_at) FROM {connection.table(COUNT_CHECKS)} "
+        f"SELECT name, max(pull_timestamp) FROM {connection.table(COUNT_CHECKS)} "
         "WHERE tenant_code = ? AND api_year = ? GROUP BY 1",
         list(pair),
     )

@@ -62,6 +62,7 @@ MISTAKES = {
     "number for text": ("timezone: 6", ["timezone (line 1)", "must be text", "in quotes"]),
     "nothing for text": ("timezone:", ["timezone (line 1)", "must be text, but nothing is given"]),
     "date for text": (BUNDLE % "grain_parameter: 2025-01-01", ["grain_parameter", "YAML reads a date", "in quotes"]),
+    "word that is no mode of counting": ("extract: {verify_counts: on}", ["extract.verify_counts", "must be one of off, report, repair"]),
     "unknown word": ("extract: {run_type: bulkk}", ["extract.run_type", "must be one of bulk, default, dynamic", "did you mean bulk?"]),
     "data standard as a number": ("extract: {data_standard: 5.2}", ["extract.data_standard", "3.3, 4.0, 5.0, 5.1, 5.2, 6.0", "in quotes"]),
     "unknown data standard": ("extract: {data_standard: '7.0'}", ["extract.data_standard", "must be one of 3.3"]),

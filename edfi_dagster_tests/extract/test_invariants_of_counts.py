@@ -41,7 +41,7 @@ def room(bench: Bench) -> dict[str, Any]:
 
 def yesterday(bench: Bench) -> None:
     """Let a day pass since counts were compared."""
-    bench.query("UPDATE edfi3._meta_count_checks SET counted_at = counted_at - INTERVAL '1 day'")
+    bench.query("UPDATE edfi3._meta_count_checks SET pull_timestamp = pull_timestamp - INTERVAL '1 day'")
 
 
 def warnings(bench: Bench) -> list[str]:

@@ -152,7 +152,9 @@ def test_a_key_change_of_the_other_year_is_not_loaded(version: str, years: Years
     years.verify()
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "version", [pytest.param("5.3", marks=pytest.mark.ods("5.3", mode="shared_instance")), *VERSIONS]
+)
 def test_a_record_that_a_key_change_moves_to_the_other_year_moves_with_its_cascade(
     version: str, years: Years
 ) -> None:
