@@ -53,7 +53,12 @@ def report(context: dg.AssetExecutionContext, pair: TenantYear, results: Sequenc
 
 def complete(results: Iterable[EndpointResult]) -> list[Endpoint]:
     """The endpoints whose records are in the warehouse as they are in the ODS."""
-    return list({r.endpoint.path: r.endpoint for r in results if r.is_committed}.values())
+    committed = {Result.LOADED, Result.UNCHANGED}
+    return [
+        r.endpoint
+        for r in results
+        if RECORDS in r.kinds and r.kinds[RECORDS].result in committed and not r.kinds[RECORDS].cause
+    ]
 
 
 def _label(result: EndpointResult, kind: RecordKind) -> str:

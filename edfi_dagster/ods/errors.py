@@ -79,12 +79,7 @@ class SnapshotGone(EdFiError):
 
 
 class UnusableBody(EdFiError):
-    """A 2xx answer whose body is cut, is not JSON, or is not the JSON the protocol promises.
-
-    ``remedy`` is what to do if it stays.
-    """
-
-    remedy = ""
+    """A 2xx answer whose body is cut, is not JSON, or is not the JSON the protocol promises."""
 
 
 class IncompletePull(EdFiError):
