@@ -20,6 +20,7 @@ from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.extract import EndpointResult, load_stored
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import Manifest, read_manifest, stamps
+from edfi_dagster.lake.proof import DamagedFile, check
 from edfi_dagster.lake.store import LakeStore, open_lake
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
 from edfi_dagster.ods.pages import RecordKind
@@ -99,7 +100,12 @@ class LakeIOManager(dg.IOManager):
             folder = paths.pull_folder(pair, stamp, endpoint, kind)
             path = paths.manifest_path(folder, endpoint.snake)
             if self._stores.lake.exists(path):
-                return read_manifest(self._stores.lake, path)
+                manifest = read_manifest(self._stores.lake, path)
+                try:
+                    check(self._stores.lake, manifest.files)  # what the asset will read
+                except DamagedFile as error:
+                    raise error.of(f"{pair} {endpoint.path}") from None
+                return manifest
         raise dg.DagsterInvariantViolationError(
             f"the lake holds no {kind} of {endpoint.path} for {pair}; materialize it first"
         )

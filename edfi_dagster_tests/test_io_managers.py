@@ -14,6 +14,7 @@ from edfi_dagster.assets.specs import WAREHOUSE_IO_MANAGER
 from edfi_dagster.definitions import build
 from edfi_dagster.io_managers import Rows
 from edfi_dagster.lake.manifest import Manifest
+from edfi_dagster.lake.proof import DamagedFile
 from edfi_dagster_tests.bench import PAIR, Bench
 
 
@@ -58,6 +59,27 @@ def test_downstream_assets_get_what_they_annotate_and_leave_a_table(make_bench: 
         rows = connection.rows(f"SELECT * FROM {connection.table('school_names')} ORDER BY 3")
     expected = sorted((s["schoolId"], s["nameOfInstitution"]) for s in bench.store.rows("schools"))
     assert rows == [(PAIR.tenant, PAIR.year, *school) for school in expected]
+
+
+@pytest.mark.both_storages
+def test_a_manifest_whose_file_was_damaged_is_handed_to_nobody(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench("students")
+    bench.materialize()
+    manifest = bench.manifest("students")
+    with bench.lake.writing(manifest.files[0].path) as stream:
+        stream.write(b"other")
+
+    @dg.asset(partitions_def=partitions_of(bench.platform), ins={"pull": dg.AssetIn(["ed_fi", "students"])})
+    def watcher(pull: Manifest) -> None:
+        raise AssertionError
+
+    defs = dg.Definitions.merge(build(bench.platform), dg.Definitions(assets=[watcher]))
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = defs.resolve_implicit_global_asset_job_def()
+        selected = [dg.AssetKey("watcher")]
+        key = partition_key(PAIR)
+        with pytest.raises(DamagedFile, match=r"grand_bend/2025 ed-fi/students: .* its manifest lists"):
+            job.execute_in_process(instance=instance, partition_key=key, asset_selection=selected)
 
 
 @pytest.mark.storage("production")

@@ -16,7 +16,6 @@ from edfi_dagster.assets.outcome import complete, report, told_as_failure
 from edfi_dagster.assets.selection import Selection
 from edfi_dagster.assets.specs import Specs
 from edfi_dagster.checks.counts import evaluations
-from edfi_dagster.checks.drift import Comparison, compare
 from edfi_dagster.checks.tenant_years import TENANT_YEARS
 from edfi_dagster.config import Platform
 from edfi_dagster.extract import (
@@ -26,6 +25,7 @@ from edfi_dagster.extract import (
     extract,
     load_stored,
 )
+from edfi_dagster.extract.comparison import Comparison, compare
 from edfi_dagster.ods.catalogue import endpoints_of
 from edfi_dagster.resources import EdfiRun, open_job
 from edfi_dagster.warehouse.contract import WarehouseError
@@ -112,6 +112,7 @@ class PairRun:
             yield dg.AssetObservation(
                 TENANT_YEARS, partition=partition_key(self.pair), metadata=summary_metadata(self._done)
             )
+            yield from self._materializations.of_differences(self._done)
             instance, run_id = self._context.instance, self._context.run.run_id
             yield from evaluations(instance, run_id, self._keys, self.pair, self._comparisons)
 

@@ -10,6 +10,7 @@ import dagster as dg
 from edfi_dagster.assets.keys import AssetKeys, partition_key
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.extract import EndpointResult, KindResult, Result
+from edfi_dagster.extract.comparison import Verdict
 from edfi_dagster.health.rows import Rows, count_rows
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import Manifest
@@ -81,6 +82,20 @@ class Materializations:
             "edfi/total_count_by_endpoint": dg.MetadataValue.json(dict(sorted(counts.items()))),
         }
         return self._materialization(self._keys.shared(self._tables.total_counts), metadata)
+
+    def of_differences(self, results: Sequence[EndpointResult]) -> Iterator[dg.AssetObservation]:
+        """One per endpoint whose rows the run could not bring to what the ODS counts, on its raw table."""
+        for result in results:
+            found = result.comparison
+            if found is not None and found.verdict is Verdict.DRIFTED:
+                metadata: Metadata = {
+                    "edfi/endpoint": dg.MetadataValue.text(found.endpoint.path),
+                    "edfi/ods_count": dg.MetadataValue.int(found.counted),
+                    "edfi/current_rows": dg.MetadataValue.int(found.rows),
+                    "edfi/difference": dg.MetadataValue.int(found.difference),
+                }
+                table = self._keys.table(found.endpoint)
+                yield dg.AssetObservation(table, partition=self._partition, metadata=metadata)
 
     def _note_shared(self, endpoint: Endpoint, kind: RecordKind, of_kind: KindResult) -> None:
         table = {
@@ -181,7 +196,15 @@ def summary_metadata(results: Sequence[EndpointResult]) -> Metadata:
     told = [one for one in kinds if one[2].result not in {Result.UNCHANGED, Result.COVERED}]
     told.sort(key=lambda one: (one[2].result is not Result.FAILED, -one[2].rows_loaded, one[0].endpoint.path))
     manifests = [of_kind.manifest for _, _, of_kind in kinds if of_kind.manifest]
+    compared = [result.comparison for result in results if result.comparison]
+    differing = [found for found in compared if found.verdict is Verdict.DRIFTED]
+    counts: Metadata = {"edfi/compared": dg.MetadataValue.int(len(compared))} if compared else {}
+    if differing:
+        counts["edfi/differing"] = dg.MetadataValue.json(
+            {c.endpoint.path: {"ods_count": c.counted, "current_rows": c.rows} for c in differing}
+        )
     return {
+        **counts,
         "edfi/endpoints": dg.MetadataValue.int(len({result.endpoint.path for result in results})),
         **{f"edfi/{r.name.lower()}": dg.MetadataValue.int(by_result[r]) for r in Result if by_result[r]},
         "edfi/rows": dg.MetadataValue.int(sum(manifest.rows for manifest in manifests)),

@@ -53,12 +53,7 @@ def report(context: dg.AssetExecutionContext, pair: TenantYear, results: Sequenc
 
 def complete(results: Iterable[EndpointResult]) -> list[Endpoint]:
     """The endpoints whose records are in the warehouse as they are in the ODS."""
-    committed = {Result.LOADED, Result.UNCHANGED}
-    return [
-        r.endpoint
-        for r in results
-        if RECORDS in r.kinds and r.kinds[RECORDS].result in committed and not r.kinds[RECORDS].cause
-    ]
+    return list({r.endpoint.path: r.endpoint for r in results if r.is_committed}.values())
 
 
 def _label(result: EndpointResult, kind: RecordKind) -> str:

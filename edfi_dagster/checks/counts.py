@@ -8,6 +8,7 @@ many, and then counts anew.
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from shlex import quote
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
@@ -18,9 +19,9 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 
 from edfi_dagster.assets.keys import AssetKeys, pair_of, partition_key
 from edfi_dagster.assets.outcome import told_as_failure
-from edfi_dagster.checks.drift import Comparison, Verdict, compare
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.extract import count_rows
+from edfi_dagster.extract.comparison import Comparison, Verdict, compare
 from edfi_dagster.lake.pull import newest_to_read
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
 from edfi_dagster.resources import open_job
@@ -196,7 +197,7 @@ def _description(pair: TenantYear, comparisons: Sequence[Comparison]) -> str:
     drifted = [c.endpoint.path for c in differing if c.verdict is Verdict.DRIFTED]
     if not drifted:
         return f"{told}, which was written to since the pull; the next run brings it"
-    command = f"edfi-dagster resync --tenant {pair.tenant} --year {pair.year}"
+    command = f"edfi-dagster resync --tenant {quote(pair.tenant)} --year {pair.year}"
     return f"{told}; run {command} --endpoints {','.join(drifted[:_LISTED])}"
 
 

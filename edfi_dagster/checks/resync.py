@@ -12,9 +12,9 @@ from edfi_dagster.assets.keys import AssetKeys, pair_of, partition_key
 from edfi_dagster.assets.materializations import log
 from edfi_dagster.assets.outcome import told_as_failure
 from edfi_dagster.checks.counts import counted_and_compared, evaluations
-from edfi_dagster.checks.drift import Comparison, Verdict
 from edfi_dagster.checks.tenant_years import TENANT_YEARS, table
 from edfi_dagster.config import Platform, TenantYear
+from edfi_dagster.extract.comparison import Comparison, Verdict
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of, find_endpoints
 
 RESYNC_JOB = "resync"

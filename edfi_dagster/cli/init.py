@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -147,7 +148,7 @@ def _print_next(platform: Platform, config: Path, written: Sequence[Path]) -> No
     console.print(f"Next, copy {env.name} to .env and fill in {_some(variables(platform))}; then:")
     tenant, year = platform.pairs()[0]
     click.echo(f"  edfi-dagster{option} check")
-    click.echo(f"  edfi-dagster{option} materialize --tenant {tenant} --year {year}")
+    click.echo(f"  edfi-dagster{option} materialize --tenant {shlex.quote(tenant)} --year {year}")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -17,9 +17,9 @@ from edfi_dagster.ods.errors import EdFiError
 from edfi_dagster.warehouse.contract import WarehouseError
 
 if TYPE_CHECKING:
-    from edfi_dagster.checks.drift import Comparison
     from edfi_dagster.checks.resync import Resynced
     from edfi_dagster.config import Platform, TenantYear
+    from edfi_dagster.extract.comparison import Comparison
     from edfi_dagster.ods.catalogue import Endpoint
 
 _LISTED = 40

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import get_args
+from urllib.parse import quote
 
 import yaml
 
@@ -36,7 +37,9 @@ class Start:
         return (TenantYear(code, year) for code in self.tenants for year in self.years)
 
     def url_of(self, pair: TenantYear) -> str:
-        return self.base_url.replace("{tenant}", pair.tenant).replace("{year}", str(pair.year))
+        return self.base_url.replace("{tenant}", quote(pair.tenant, safe="")).replace(
+            "{year}", str(pair.year)
+        )
 
 
 def text_of(start: Start) -> str:

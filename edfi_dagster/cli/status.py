@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -225,7 +226,9 @@ def _print_next_step(console: Console, stored: Stored, pairs: Sequence[PairStatu
         console.print("The warehouse has no tables yet; nothing has been loaded into it.")
     if never:
         tenant, year = never[0].pair
-        console.print(f"Load with: edfi-dagster materialize --tenant {tenant} --year {year}", soft_wrap=True)
+        console.print(
+            f"Load with: edfi-dagster materialize --tenant {quote(tenant)} --year {year}", soft_wrap=True
+        )
 
 
 # -- words ------------------------------------------------------------------------------------------------

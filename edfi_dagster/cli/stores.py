@@ -13,7 +13,7 @@ from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.earthbeam import replay_sideloads
 from edfi_dagster.extract import load_stored
 from edfi_dagster.lake.manifest import latest_stamp
-from edfi_dagster.lake.store import open_lake
+from edfi_dagster.lake.store import LakeError, open_lake
 from edfi_dagster.ods.catalogue import endpoints_of
 from edfi_dagster.warehouse.contract import RawTable
 from edfi_dagster.warehouse.opening import open_warehouse, tables_of
@@ -57,9 +57,12 @@ def rebuild(platform: Platform, pair: TenantYear) -> Rebuilt:
             rebuilt.rows += result.rows_inserted
             rebuilt.endpoints += any(kind.manifest for kind in result.kinds.values())
             rebuilt.failures += result.failures.values()
-        for sideload in replay_sideloads(lake, warehouse, pair, tell=tell):
-            rebuilt.rows += sideload.inserted
-            rebuilt.endpoints += 1
+        try:
+            for sideload in replay_sideloads(lake, warehouse, pair, tell=tell):
+                rebuilt.rows += sideload.inserted
+                rebuilt.endpoints += 1
+        except LakeError as error:
+            rebuilt.failures.append(str(error))
     return rebuilt
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     RootModel,
@@ -22,6 +23,11 @@ from edfi_dagster.config.values import ConfigPath, Count, CountOrZero, Duration,
 
 DataStandard = Literal["3.3", "4.0", "5.0", "5.1", "5.2", "6.0"]
 RunType = Literal["bulk", "default", "dynamic"]
+VerifyCounts = Annotated[
+    Literal["off", "report", "repair"],
+    # YAML reads off as false.
+    BeforeValidator(lambda value: "off" if value is False else value),
+]
 EndpointKind = Literal["resources", "descriptors"]
 ENDPOINT_KINDS: tuple[EndpointKind, ...] = ("resources", "descriptors")
 
@@ -264,6 +270,8 @@ class YearExtract(_Endpoints):
     """Whether key changes are pulled."""
     pull_total_counts: Flag | None = None
     """Whether the ODS's counts are kept after a run."""
+    verify_counts: VerifyCounts | None = None
+    """What is done with endpoints whose count, once a day, is not that of their current rows."""
     use_snapshot: Flag | None = None
     """Whether the ODS's newest snapshot is read."""
     late_after_hours: Duration | None = None
@@ -329,6 +337,8 @@ class Extract(_Endpoints):
     """Whether key changes are pulled."""
     pull_total_counts: Flag = False
     """Whether the ODS's counts are kept after a run, and compared."""
+    verify_counts: VerifyCounts = "report"
+    """Once a day the ODS counts each endpoint of a run: report what differs, repair it (a full refresh), or off."""
     use_snapshot: Flag = False
     """Whether the ODS's newest snapshot is read."""
     late_after_hours: Duration = 24

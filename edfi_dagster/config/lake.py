@@ -12,7 +12,8 @@ from edfi_dagster.config.values import ConfigPath, Model, Text, Url, check_path_
 
 Compression = Literal["zstd", "gzip"]
 Encryption = Literal["AES256", "aws:kms"]
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+# Buckets of before March 2018 may have capitals, underscores and up to 255 characters; botocore addresses them by path.
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
 
 
 def _bucket(value: str) -> str:

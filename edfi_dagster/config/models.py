@@ -137,6 +137,7 @@ class Platform(Model):
             send=year.send or Credentials(client_id=year.client_id, client_secret=year.client_secret),
             api_version=year.api_version,
             api_mode=year.api_mode,
+            oauth_url=year.oauth_url,
             instance_code=year.instance_code,
             verify_ssl=year.verify_ssl,
             multiyear=year.multiyear,

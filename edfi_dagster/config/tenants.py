@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,9 +11,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, WithJsonSchema, field_validator
 
 from edfi_dagster.config.errors import Problems
-from edfi_dagster.config.extract import DataStandard, YearExtract
+from edfi_dagster.config.extract import DataStandard, VerifyCounts, YearExtract
 from edfi_dagster.config.secrets import Secret
-from edfi_dagster.config.values import BaseUrl, Count, Cron, Flag, Model, TenantYear, Year
+from edfi_dagster.config.values import BaseUrl, Count, Cron, Flag, Model, TenantYear, Url, Year
 
 ApiMode = Literal[
     "sandbox", "shared_instance", "district_specific", "year_specific", "instance_year_specific"
@@ -68,6 +69,8 @@ class OdsYear(Model):
     """ODS/API version where it cannot be found out: 2 for Ed-Fi 2."""
     api_mode: Annotated[ApiMode, BeforeValidator(_api_mode), WithJsonSchema({"type": "string"})] | None = None
     """Mode of an ODS before 7.0 that does not tell it."""
+    oauth_url: Url | None = None
+    """Token address, if it is not the ODS's own (base_url, then /oauth/token). Key and secret go only there."""
     instance_code: Annotated[StrictStr, AfterValidator(_instance_code)] | None = None
     """Instance, where an Instance Year Specific ODS is addressed without it."""
     verify_ssl: Flag = True
@@ -115,10 +118,11 @@ def check_tenants(tenants: Mapping[str, Tenant]) -> Mapping[str, Tenant]:
     seen: dict[str, str] = {}
     problems = []
     for code in tenants:
-        first = seen.setdefault(code.lower(), code)
+        first = seen.setdefault(unicodedata.normalize("NFC", code).lower(), code)
         if first != code:
+            how = "case" if first.lower() == code.lower() else "how its accents are encoded"
             problems.append(
-                ((code,), f"differs from {first!r} only in case, so their files would mix; rename one")
+                ((code,), f"differs from {first!r} only in {how}, so their files would mix; rename one")
             )
     if problems:
         raise Problems(problems)
@@ -145,6 +149,7 @@ class PairExtract:
     use_change_version: bool
     get_key_changes: bool
     pull_total_counts: bool
+    verify_counts: VerifyCounts
     use_snapshot: bool
     late_after_hours: float
 
@@ -161,6 +166,7 @@ class OdsSettings:
     send: Credentials
     api_version: str | None
     api_mode: ApiMode | None
+    oauth_url: str | None
     instance_code: str | None
     verify_ssl: bool
     multiyear: bool

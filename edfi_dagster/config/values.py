@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
@@ -27,6 +28,9 @@ from edfi_dagster.config.cron import check_cron
 _YEARS = range(1900, 2101)
 _PIECE = re.compile(r"[A-Za-z0-9_.-]+")
 _EIGHT_DIGITS = re.compile(r"[0-9]{8}")
+# Partition keys of Dagster, paths, patterns, placeholders and shells read these as something else.
+_NOT_IN_TENANT_CODES = frozenset('|,[]/\\:*?{}"<>$;`~%')
+_LONGEST_NAME, _LONGEST_FOLDER = 63, 200
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,254}")
 _OWNER = re.compile(r"team:[A-Za-z0-9_.-]+|[^@\s:]+@[^@\s]+\.[A-Za-z]{2,}")
 _LABEL = re.compile(r"[\w-]{1,63}")
@@ -57,10 +61,10 @@ class TenantYear(NamedTuple):
 
 
 def check_path_piece(text: str, what: str) -> str:
-    """Return `text` if it can be one folder of a lake path and part of a Dagster partition key.
+    """Return `text` if it can stand in a lake path as it is.
 
-    Raises ValueError. Eight digits in a row are refused because the date of a file is read as the
-    first eight digits of its path; `|` because it separates the two halves of a partition key.
+    Raises ValueError. Eight digits in a row are refused because loaders other than ours may read the
+    date of a file as the first eight digits of its path.
     """
     if not text:
         raise ValueError(f"{what} is empty; give it a name of letters, digits, _, . or -")
@@ -79,9 +83,48 @@ def check_path_piece(text: str, what: str) -> str:
             f"{what} {text!r} holds eight digits in a row, which would be read as the date of every file;"
             " break them up, for example with _"
         )
-    if len(text) > 63:
-        raise ValueError(f"{what} is {len(text)} characters long; use at most 63")
+    if len(text) > _LONGEST_NAME:
+        raise ValueError(f"{what} is {len(text)} characters long; use at most {_LONGEST_NAME}")
     return text
+
+
+def check_tenant_code(code: str) -> str:
+    """Return `code` if it can be a tenant: a value of tenant_code, a partition key and, by `tenant_folder`, a folder.
+
+    So names as people have them are allowed: `Grand Bend`, `48227901`, `St. Mary's`, `Cañon City`. Raises ValueError.
+    """
+    if not code:
+        raise ValueError("tenant code is empty; write the code that the tables' tenant_code holds")
+    if code != code.strip():
+        raise ValueError(f"tenant code {code!r} begins or ends with a space; take the space out")
+    unseen = [c for c in code if unicodedata.category(c)[0] in "CZ" and c != " "]
+    if unseen:
+        named = " ".join(f"U+{ord(c):04X}" for c in dict.fromkeys(unseen))
+        raise ValueError(f"tenant code {code!r} holds {named}, which cannot be seen; take it out")
+    if wrong := sorted(_NOT_IN_TENANT_CODES & set(code)):
+        raise ValueError(
+            f"tenant code {code!r} holds {' '.join(map(repr, wrong))}, which breaks paths or partition keys;"
+            " use letters, digits, spaces and _ . - ' & ( ) only"
+        )
+    if ".." in code:
+        raise ValueError(f"tenant code {code!r} holds '..', which leads out of the lake; use single dots")
+    if code[0] in ".-":
+        raise ValueError(f"tenant code {code!r} begins with {code[0]!r}; begin with a letter, a digit or _")
+    if len(code) > _LONGEST_NAME or len(tenant_folder(code)) > _LONGEST_FOLDER:
+        raise ValueError(
+            f"tenant code is {len(code)} characters long; use at most {_LONGEST_NAME}, and fewer if they are not ASCII"
+        )
+    return code
+
+
+def tenant_folder(code: str) -> str:
+    """Return the folder of a tenant in the lake: the code, with `=` and two hexadecimal digits for each byte of a
+    character that is not a letter, a digit, `_`, `.` or `-` of ASCII.
+
+    `Grand Bend` → `Grand=20Bend`. So a path needs no quotes in S3, in a stage of Snowflake or in a pattern of DuckDB,
+    and two codes never share a folder.
+    """
+    return "".join(c if _PIECE.fullmatch(c) else "".join(f"={byte:02X}" for byte in c.encode()) for c in code)
 
 
 def _tenant_code(value: object) -> str:
@@ -92,7 +135,7 @@ def _tenant_code(value: object) -> str:
         )
     if not isinstance(value, str):
         raise ValueError('a tenant code must be text, but this is not; write it in quotes ("123":)')
-    return check_path_piece(value, "tenant code")
+    return check_tenant_code(value)
 
 
 def _year(value: object) -> int:
@@ -139,6 +182,9 @@ def _split(url: str) -> SplitResult:
 
 
 def _url(value: str) -> str:
+    value = value.strip()
+    if any(letter.isspace() for letter in value):
+        raise ValueError("the URL holds a blank; take it out")
     parts = _split(value)
     if parts.username is not None or parts.password is not None:
         raise ValueError(
@@ -162,8 +208,8 @@ def _is_host(name: str) -> bool:
 
 
 def _base_url(value: str) -> str:
-    if value.startswith("sandbox://"):
-        return _sandbox_url(value)
+    if value.strip().startswith("sandbox://"):
+        return _sandbox_url(value.strip())
     url = _url(value)
     nested = _NESTED_API.search(urlsplit(url).path)
     if nested:

@@ -13,6 +13,10 @@ from edfi_dagster.config.secrets import Secret
 from edfi_dagster.config.values import ConfigPath, Identifier, Model, Text, says_kind
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.$@+-]+")
+# A name that Snowflake takes unquoted; one that is quoted as it stands; one that stands in quotes already.
+UNQUOTED = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
+_NAME = re.compile(r"""\w(?:[\w$ -]{0,253}[\w$-])?|"[^"'\\]{1,255}\"""")
+_PARTS = re.compile(r"""(?:"[^"]*"|[^".]*)(?:\.|$)""")
 _RESERVED_PREFIXES = frozenset({"earthbeam", "ed_fi", "health"})
 STATEMENT_TIMEOUT = "STATEMENT_TIMEOUT_IN_SECONDS"
 # Our SQL relies on these, so each session sets them itself.
@@ -36,11 +40,29 @@ def _account(value: str) -> str:
     return _plain(value)
 
 
-def _stage(value: str) -> str:
-    parts = value.removeprefix("@").split(".")
-    if len(parts) > 3 or not all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*", part) for part in parts):
+def _is_name(value: str) -> bool:
+    return value.isprintable() and _NAME.fullmatch(value) is not None
+
+
+def _snowflake_name(value: str) -> str:
+    if not _is_name(value):
+        raise ValueError(
+            f"{value!r} is not a name for a database or schema; use letters, digits, _, - and spaces, or write a name in"
+            " double quotes as it is spelled"
+        )
+    return value
+
+
+def stage_parts(stage: str) -> list[str]:
+    """Return the names in `database.schema.stage`, of which one in double quotes may hold a dot. Raises ValueError."""
+    parts = [part.removesuffix(".") for part in _PARTS.findall(stage) if part]
+    if not 1 <= len(parts) <= 3 or ".".join(parts) != stage or not all(map(_is_name, parts)):
         raise ValueError("is not a stage's name; write database.schema.stage, as in raw.util.airflow_stage")
-    return ".".join(parts)
+    return parts
+
+
+def _stage(value: str) -> str:
+    return ".".join(stage_parts(value.removeprefix("@")))
 
 
 def _database_file(value: object) -> object:
@@ -72,6 +94,7 @@ def _time_out(parameters: Mapping[str, str | int | float | bool]) -> Mapping[str
 ParameterName = Annotated[Identifier, AfterValidator(_parameter_name)]
 SessionValue = Annotated[str | int | float | bool, BeforeValidator(_session_value)]
 Plain = Annotated[StrictStr, AfterValidator(_plain)]
+SnowflakeName = Annotated[StrictStr, AfterValidator(_snowflake_name)]
 
 
 class DuckDBWarehouse(Model):
@@ -109,10 +132,10 @@ class SnowflakeWarehouse(Model):
     """Role of the sessions; else the user's default."""
     warehouse: Plain | None = None
     """Virtual warehouse; else the user's default."""
-    database: Identifier = "raw"
-    """Database of the raw tables."""
-    schema_name: Identifier = Field(default="edfi3", alias="schema")
-    """Schema of the raw tables."""
+    database: SnowflakeName = "raw"
+    """Database of the raw tables. `raw` means RAW, as without quotes in SQL; `raw-prod` and `'"raw"'` mean what they say."""
+    schema_name: SnowflakeName = Field(default="edfi3", alias="schema")
+    """Schema of the raw tables, named as the database is."""
     stage: Annotated[StrictStr, AfterValidator(_stage)] = "raw.util.airflow_stage"
     """External stage at the lake's root; with a local lake files are PUT to an internal one."""
     host: Text | None = None

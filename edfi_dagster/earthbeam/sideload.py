@@ -17,7 +17,8 @@ from edfi_dagster.earthbeam.result import LoadOutcome, WrittenOutput
 from edfi_dagster.earthbeam.workspace import Workspace
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import Manifest, latest_stamp, read_manifest, stamps, write_manifest
-from edfi_dagster.lake.store import LakeStore
+from edfi_dagster.lake.proof import DamagedFile
+from edfi_dagster.lake.store import LakeError, LakeStore
 from edfi_dagster.ods.catalogue import RESOURCE, Endpoint, endpoints_of, snake_case, standard_endpoints
 from edfi_dagster.ods.pages import RECORDS
 from edfi_dagster.warehouse import ledger
@@ -127,7 +128,8 @@ def replay_sideloads(
 ) -> Iterator[LoadOutcome]:
     """Load what the lake holds of a pair's sideloads and the warehouse does not, oldest first: part of a rebuild.
 
-    Of each name from its latest full refresh on, or from the first there is.
+    Of each name from its latest full refresh on, or from the first there is. A damaged file ends its name and stops no
+    other; raises LakeError for all of them at the end.
     """
     found: dict[str, list[Manifest]] = {}
     for stamp in stamps(lake, pair):
@@ -136,15 +138,24 @@ def replay_sideloads(
             if file.endswith(".manifest.json"):
                 manifest = read_manifest(lake, f"{folder}/{file}")
                 found[manifest.name] = [*([] if manifest.full else found.get(manifest.name, [])), manifest]
-    manifests = [manifest for chain in found.values() for manifest in chain]
-    warehouse.prepare(tables_of(map(_endpoint_of, manifests)))
+    warehouse.prepare(tables_of(_endpoint_of(manifest) for chain in found.values() for manifest in chain))
+    damaged: list[str] = []
     with holding(warehouse, pair, waiting=tell) as lease, warehouse.connected() as connection:
-        for manifest in manifests:
-            yield load_manifest(connection, lease, manifest)
+        for chain in found.values():
+            try:
+                for manifest in chain:
+                    yield load_manifest(connection, lease, manifest)
+            except LakeError as error:
+                damaged.append(str(error))
+    if damaged:
+        raise LakeError("; ".join(damaged))
 
 
 def load_manifest(connection: Connection, lease: Lease, manifest: Manifest) -> LoadOutcome:
-    """Commit one stored sideload; nothing happens if it is committed already. Raises NotCommitted, WarehouseError."""
+    """Commit one stored sideload; nothing happens if it is committed already.
+
+    Raises NotCommitted, WarehouseError, DamagedFile.
+    """
     entry = ledger.Entry(
         lease.pair,
         replace(_endpoint_of(manifest), snake=manifest.name),
@@ -154,7 +165,10 @@ def load_manifest(connection: Connection, lease: Lease, manifest: Manifest) -> L
         newest=None,
     )
     key = tuple(manifest.key.values())
-    connection.stage("sideload_lines", manifest.files)
+    try:
+        connection.stage("sideload_lines", manifest.files)
+    except DamagedFile as error:
+        raise error.of(f"{lease.pair} {manifest.name}") from None
     _key_staged(connection, key)
     removed = inserted = 0
     with connection.transaction():

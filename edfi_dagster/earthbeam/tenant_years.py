@@ -25,7 +25,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.config.errors import is_unicode
-from edfi_dagster.config.values import check_path_piece
+from edfi_dagster.config.values import check_tenant_code
 from edfi_dagster.earthbeam.tenant_years_csv import CsvRows, PartitionError, UnusableCsv, encoding_of
 
 TENANT, YEAR = "tenant_code", "api_year"
@@ -221,7 +221,7 @@ def _shown(value: str) -> str:
 
 def _tenant(text: str) -> str | None:
     try:
-        return check_path_piece(text, "tenant code")
+        return check_tenant_code(text)
     except ValueError:
         return None
 

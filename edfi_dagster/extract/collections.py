@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 
-from edfi_dagster.config import Platform
+from edfi_dagster.config import EndpointKind, Platform, ResolvedOptions
 from edfi_dagster.ods.catalogue import RESOURCE, Endpoint
 from edfi_dagster.ods.errors import OdsNotReady
 from edfi_dagster.ods.pages import RECORDS, Collection, RecordKind
@@ -13,35 +12,44 @@ from edfi_dagster.ods.session import OdsSession
 
 
 class Collections:
-    """Opens collections of the ODS behind ``session``; threads may share it.
+    """Opens collections of the ODS behind ``session``; threads may share it. ``tell`` hears what a person should know."""
 
-    ``tell`` hears what a person should know, ``warn`` what somebody should act on.
-    """
-
-    def __init__(
-        self,
-        platform: Platform,
-        session: OdsSession,
-        tell: Callable[[str], None],
-        warn: Callable[[str], None] = lambda sentence: None,
-    ) -> None:
+    def __init__(self, platform: Platform, session: OdsSession, tell: Callable[[str], None]) -> None:
         self.published = session.published
         self._platform = platform
         self._session = session
         self._tell = tell
-        self._warn = warn
-        self._warned: set[str] = set()
-        self._lock = threading.Lock()
+
+    def reads_deletes(self, endpoint: Endpoint) -> bool:
+        """Whether tombstones of the endpoint are to be read; the ODS may still refuse them."""
+        return endpoint.has_changes and self._options(endpoint).fetch_deletes
+
+    def may_lose_rows(self, endpoint: Endpoint) -> bool:
+        """Whether a record may leave the collection without a tombstone, also where the ODS lets them be read.
+
+        It does when the value of a filter changes. For a part of the natural key that is a key change, which is read.
+        """
+        if endpoint.is_descriptor:
+            return False  # read whole whenever their count differs
+        if not self.reads_deletes(endpoint):
+            return True
+        filters = {*self._options(endpoint).query_parameters, *self._of_year(endpoint)}
+        is_key_known = self.reads_key_changes(endpoint) or not endpoint.key_can_change
+        told = {name.lower() for name in endpoint.key} if is_key_known else set()
+        return any(name.lower() not in told for name in filters)
+
+    def reads_key_changes(self, endpoint: Endpoint) -> bool:
+        """Whether key changes of the endpoint are to be read."""
+        if not endpoint.has_changes or not self._session.settings.extract.get_key_changes:
+            return False
+        return self._session.abilities.key_changes or bool(self.published.has_key_changes(endpoint.path))
 
     def open(self, endpoint: Endpoint, kind: RecordKind = RECORDS) -> Collection:
         """Raises OdsNotReady where nobody knows how an endpoint of a multiyear ODS can be filtered."""
-        options = self._platform.endpoint_options(
-            self._session.pair,
-            endpoint.namespace,
-            endpoint.name,
-            "descriptors" if endpoint.is_descriptor else "resources",
-        )
+        options = self._options(endpoint)
         of_year = self._of_year(endpoint) if kind == RECORDS else {}
+        if kind == RECORDS and self._session.settings.multiyear and not (of_year or endpoint.is_descriptor):
+            self._tell(f"{self._session.pair} {endpoint.path}: has no school year and comes whole")
         return Collection(
             self._session,
             endpoint,
@@ -50,15 +58,11 @@ class Collections:
             retries=options.num_retries,
             filters={**options.query_parameters, **of_year},
             deepest=options.change_version_step_size,
-            warn_once=self._warn_once,
         )
 
-    def _warn_once(self, topic: str, sentence: str) -> None:
-        with self._lock:
-            is_new = topic not in self._warned
-            self._warned.add(topic)
-        if is_new:
-            self._warn(sentence)
+    def _options(self, endpoint: Endpoint) -> ResolvedOptions:
+        kind: EndpointKind = "descriptors" if endpoint.is_descriptor else "resources"
+        return self._platform.endpoint_options(self._session.pair, endpoint.namespace, endpoint.name, kind)
 
     def _of_year(self, endpoint: Endpoint) -> Mapping[str, str]:
         """What keeps the other school years of a multiyear ODS out; nothing where the endpoint has no school year.
@@ -68,10 +72,7 @@ class Collections:
         pair = self._session.pair
         if not self._session.settings.multiyear or endpoint.is_descriptor:
             return {}
-        if self._has_year(endpoint):
-            return {"schoolYear": str(pair.year)}
-        self._tell(f"{pair} {endpoint.path}: has no school year and comes whole")
-        return {}
+        return {"schoolYear": str(pair.year)} if self._has_year(endpoint) else {}
 
     def _has_year(self, endpoint: Endpoint) -> bool:
         """Whether the collection can be asked for one school year, as the ODS's OpenAPI says, else the data standard.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from edfi_dagster.extract.collections import Collections
+from edfi_dagster.extract.comparison import OdsCounts
 from edfi_dagster.extract.work import Job, KindResult, Result, Work
 from edfi_dagster.lake.pull import NewKey, Pull, PullRun
 from edfi_dagster.lake.store import LakeError
@@ -18,6 +19,7 @@ from edfi_dagster.ods.errors import EdFiError, NotOffered, NotPermitted, Snapsho
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
 from edfi_dagster.warehouse import ledger
 from edfi_dagster.warehouse.contract import WarehouseError
+from edfi_dagster.warehouse.counts import current_counts
 from edfi_dagster.warehouse.current import latest_keys, settled_ids
 from edfi_dagster.warehouse.ledger import Entry, Reading, Watermarks
 
@@ -72,7 +74,7 @@ class Reader:
         self._full_refresh = full_refresh
         self._overlap = job.session.settings.extract.change_version_overlap
         self._abilities = job.session.abilities
-        self._collections = Collections(job.platform, job.session, job.tell, job.warn)
+        self._collections = Collections(job.platform, job.session, job.tell)
         self._published = self._collections.published
 
     def read(self, work: Work) -> EndpointRead:
@@ -114,7 +116,8 @@ class Reader:
     def has_news(self, work: Work) -> bool:
         """Whether reading the work would find anything, or tell of something; asks for counts only."""
         kinds = [RECORDS, *(kind for kind in (DELETES, KEY_CHANGES) if self._wanted(work.endpoint, kind))]
-        return any(self._counts_any(EndpointRead(work), kind) for kind in kinds)
+        read = EndpointRead(work)
+        return any(self._counts_any(read, kind) for kind in kinds) or self._counts_otherwise(read)
 
     def _counts_any(self, read: EndpointRead, kind: RecordKind) -> bool:
         collection = self._collections.open(read.endpoint, kind)
@@ -131,7 +134,18 @@ class Reader:
                     return True
             return collection.count(self._window(low)) > 0
         except (NotOffered, NotPermitted) as error:
-            return self._refused(read, kind, error).result == Result.FAILED
+            read.results[kind] = self._refused(read, kind, error)
+            return read.results[kind].result == Result.FAILED
+
+    def _counts_otherwise(self, read: EndpointRead) -> bool:
+        """Whether an endpoint that may lose rows without a tombstone has another count than its current rows."""
+        endpoint, low = read.endpoint, self._low(read, RECORDS)
+        may_lose_rows = DELETES in read.results or self._collections.may_lose_rows(endpoint)
+        if low is None or RECORDS in read.results or not may_lose_rows or not self._abilities.counts:
+            return False
+        with self._job.warehouse.connected() as connection:
+            rows = current_counts(connection, self._run.pair, [endpoint]).get(endpoint.snake, 0)
+        return OdsCounts(self._job, self._collections).up_to(endpoint, low) != rows
 
     # -- kinds ----------------------------------------------------------------------------------------
 
@@ -275,8 +289,6 @@ class Reader:
                 read.results[kind] = KindResult(Result.COVERED)
             else:
                 manifest = pull.publish(self._low(read, kind))
-                for sentence in pull.warnings:
-                    self._job.warn(sentence)
             entry = Entry(
                 self._run.pair, read.endpoint, kind, self._run.stamp, self._low(read, kind), self._run.newest
             )
@@ -289,15 +301,10 @@ class Reader:
         return Pull(self._run, collection, tables.descriptors if endpoint.is_descriptor else table)
 
     def _wanted(self, endpoint: Endpoint, kind: RecordKind) -> bool:
-        if not endpoint.has_changes or self._run.newest is None:
+        if self._run.newest is None:
             return False
-        if kind == DELETES:
-            return self._job.platform.endpoint_options(
-                self._run.pair, endpoint.namespace, endpoint.name, "resources"
-            ).fetch_deletes
-        if not self._job.session.settings.extract.get_key_changes:
-            return False
-        return self._abilities.key_changes or bool(self._published.has_key_changes(endpoint.path))
+        reads = self._collections.reads_deletes if kind == DELETES else self._collections.reads_key_changes
+        return reads(endpoint)
 
     def _window(self, low: int) -> ChangeWindow:
         assert self._run.newest is not None

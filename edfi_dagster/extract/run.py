@@ -9,13 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from queue import Queue
 
-import msgspec
-
+from edfi_dagster.extract.history import note_restored
 from edfi_dagster.extract.read import Before, EndpointRead, Reader
+from edfi_dagster.extract.verification import Verification
 from edfi_dagster.extract.work import EndpointResult, Job, KindResult, Result, Work
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import latest_stamp
+from edfi_dagster.lake.proof import DamagedFile
 from edfi_dagster.lake.pull import PullRun, newest_to_read
+from edfi_dagster.lake.sealed import write_sealed
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.errors import (
@@ -45,35 +47,58 @@ def extract(job: Job, works: Sequence[Work], *, full_refresh: bool = False) -> I
 
     A pull without a watermark is a full one. When the ODS turns out to have been restored, everything that was
     asked for is refreshed, and the pair's other watermarks are forgotten; when the snapshot that was read is taken away,
-    what is left is read from the next one. Raises WrongCredentials, OdsUnreachable, OdsNotReady, SnapshotGone, LakeError
+    what is left is read from the next one. At the end counts are compared; an endpoint that is refreshed because of that
+    has a second result. Raises WrongCredentials, OdsUnreachable, OdsNotReady, SnapshotGone, LakeError
     or WarehouseError where nothing can be done at all; the failure of one endpoint is in its result instead.
     """
     with holding(job.warehouse, job.pair, waiting=job.tell) as lease:
         job.lake.check_writable()
-        for last in (False, False, True):
-            newest = newest_to_read(job.session)
-            if newest is not None:
-                highest = _highest(job)
-                newest = _caught_up(job, newest, highest)
-                if newest < highest:
-                    _forget(job, lease, anything_read=False)
-                    full_refresh = True
-            run = _PairRun(job, lease, newest, full_refresh=full_refresh)
-            with closing(run.results(works)) as results:
-                yield from results
-            if run.interrupted is None:
-                break
-            if last:
-                raise run.interrupted
-            if isinstance(run.interrupted, OdsRestored):
-                _forget(job, lease, anything_read=True)
+        done: dict[str, EndpointResult] = {}
+        verification = Verification(job, works, done)
+        yield from _noted(_passes(job, lease, works, full_refresh=full_refresh), done)
+        if differing := verification.to_refresh():
+            yield from _noted(_passes(job, lease, differing, full_refresh=True), done)
+        verification.conclude()
+
+
+def _noted(
+    results: Generator[EndpointResult, None, None], done: dict[str, EndpointResult]
+) -> Iterator[EndpointResult]:
+    """The results as they come, the last of each endpoint kept in ``done`` by its path."""
+    with closing(results):
+        for result in results:
+            done[result.endpoint.path] = result
+            yield result
+
+
+def _passes(
+    job: Job, lease: Lease, works: Sequence[Work], *, full_refresh: bool
+) -> Generator[EndpointResult, None, None]:
+    """One pass over the works, and more where the ODS was restored or its snapshot taken away meanwhile."""
+    for last in (False, False, True):
+        newest = newest_to_read(job.session)
+        if newest is not None:
+            highest = _highest(job)
+            newest = _caught_up(job, newest, highest)
+            if newest < highest:
+                _forget(job, lease, newest, anything_read=False)
                 full_refresh = True
-            else:
-                job.warn(f"{run.interrupted}; reading what is left from the next one")
-                works = [work for work in works if work.endpoint not in run.durable]
-        ods_version = job.session.discovery.ods_version
-        reached = "" if newest is None else f" up to change version {newest}"
-        job.tell(f"{job.pair}: done with ODS/API {ods_version}{reached}")
+        run = _PairRun(job, lease, newest, full_refresh=full_refresh)
+        with closing(run.results(works)) as results:
+            yield from results
+        if run.interrupted is None:
+            break
+        if last:
+            raise run.interrupted
+        if isinstance(run.interrupted, OdsRestored):
+            _forget(job, lease, None, anything_read=True)
+            full_refresh = True
+        else:
+            job.warn(f"{run.interrupted}; reading what is left from the next one")
+            works = [work for work in works if work.endpoint not in run.durable]
+    ods_version = job.session.discovery.ods_version
+    reached = "" if newest is None else f" up to change version {newest}"
+    job.tell(f"{job.pair}: done with ODS/API {ods_version}{reached}")
 
 
 def before_a_run(job: Job) -> Before:
@@ -96,10 +121,14 @@ def _caught_up(job: Job, newest: int, version: int) -> int:
     return newest if newest >= version else job.session.newest_change_version()
 
 
-def _forget(job: Job, lease: Lease, *, anything_read: bool) -> None:
-    """Forget the pair's watermarks, because its ODS was restored. Raises OdsNotReady where that is but an older snapshot."""
+def _forget(job: Job, lease: Lease, newest: int | None, *, anything_read: bool) -> None:
+    """Forget the pair's watermarks, because its ODS was restored. Raises OdsNotReady where that is but an older snapshot.
+
+    The lake learns of it first: a rebuild must not bring them back. ``newest`` is what the ODS says, if that told.
+    """
     is_snapshot = job.session.settings.extract.use_snapshot
     if anything_read or not is_snapshot:
+        note_restored(job.lake, job.pair, lease.next_stamp(after=latest_stamp(job.lake, job.pair)), newest)
         with job.warehouse.connected() as connection, connection.transaction():
             lease.check(connection)
             ledger.deactivate(connection, job.pair)
@@ -285,7 +314,7 @@ class _PairRun:
         unchanged = [read for read in self._descriptors if not read.has_rows]
         self._settled += [read.readings[RECORDS].entry for read in unchanged]
         with self._job.warehouse.connected() as connection:
-            results = self._load_descriptors(connection, changed) if changed else []
+            results = self._load_descriptors(connection, changed)
             results += [_loaded(read, load.Loaded()) for read in unchanged]
             if self._refreshed:
                 load.close_refreshes(connection, self._lease, self._refreshed)
@@ -296,10 +325,17 @@ class _PairRun:
     def _load_descriptors(
         self, connection: Connection, reads: Sequence[EndpointRead]
     ) -> list[EndpointResult]:
+        """Load them in one transaction; one whose file is damaged fails and stops no other."""
+        if not reads:
+            return []
         try:
             loaded = load.load_descriptors(
                 connection, self._lease, [read.readings[RECORDS] for read in reads]
             )
+        except DamagedFile as error:
+            of_file = [read for read in reads if error.path in _files(read)]
+            others = [read for read in reads if read not in of_file]
+            return [*(_failed(read, error) for read in of_file), *self._load_descriptors(connection, others)]
         except (WarehouseError, LakeError) as error:
             return [_failed(read, error) for read in reads]
         return [_loaded(read, loaded.get(read.endpoint.snake, load.Loaded())) for read in reads]
@@ -330,9 +366,12 @@ class _PairRun:
                 for kind, of_kind in result.kinds.items()
             ],
         }
-        path = f"{paths.run_folder(run.pair, run.stamp)}/run.json"
-        with run.lake.writing(path) as stream:
-            stream.write(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
+        write_sealed(run.lake, f"{paths.run_folder(run.pair, run.stamp)}/run.json", document)
+
+
+def _files(read: EndpointRead) -> list[str]:
+    manifest = read.readings[RECORDS].manifest
+    return manifest.paths if manifest else []
 
 
 def _stored(read: EndpointRead) -> EndpointResult:

@@ -1,25 +1,21 @@
 """What already lies in the lake → warehouse, without one request to the ODS.
 
 Loads what a run stored but did not load (a table selected without its endpoints), and rebuilds an empty warehouse:
-both replay an endpoint's pulls in stamp order, from its latest full pull on. A pull that found nothing left no
-manifest, only its line in ``run.json``; together they show whether anything is missing in between.
+both replay an endpoint's pulls in stamp order, from its latest full pull on. Where the ODS was restored after that pull,
+its rows come back without a change version, so that the next run reads the endpoint whole; what was read of a state that
+the ODS took back does not come back at all.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-
-import msgspec
 
 from edfi_dagster.config import TenantYear
+from edfi_dagster.extract.history import Chain, Step, chains
 from edfi_dagster.extract.work import EndpointResult, KindResult, Result
-from edfi_dagster.lake import paths
-from edfi_dagster.lake.manifest import Manifest, manifests, stamps
+from edfi_dagster.lake.manifest import Manifest
 from edfi_dagster.lake.store import LakeError, LakeStore
-from edfi_dagster.ods.answers import NO_JSON
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.errors import OdsRestored
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
@@ -30,38 +26,8 @@ from edfi_dagster.warehouse.lease import Lease, holding
 _KINDS: tuple[RecordKind, ...] = (RECORDS, DELETES, KEY_CHANGES)
 
 
-@dataclass
-class _Step:
-    """What one run did with one endpoint.
-
-    ``covered`` are the kinds its full pull stands for as well; ``settled`` those it read and found without news, with
-    the watermark it read them from.
-    """
-
-    stamp: datetime
-    newest: int | None
-    manifests: dict[RecordKind, Manifest] = field(default_factory=dict)
-    covered: set[RecordKind] = field(default_factory=set)
-    settled: dict[RecordKind, int | None] = field(default_factory=dict)
-
-    @property
-    def is_full(self) -> bool:
-        return RECORDS in self.manifests and self.manifests[RECORDS].full
-
-
-class _SummaryRow(msgspec.Struct):
-    """One line of ``run.json``."""
-
-    name: str
-    kind: RecordKind
-    result: str
-    cause: str = ""
-    low: int | None = None
-
-
-class _Summary(msgspec.Struct):
-    newest: int | None
-    endpoints: list[_SummaryRow]
+class _Gap(WarehouseError):
+    """Records that were pulled between two replayed pulls are missing in the lake."""
 
 
 def load_stored(
@@ -74,150 +40,162 @@ def load_stored(
 ) -> Iterator[EndpointResult]:
     """Load what the lake holds of ``endpoints`` beyond what is committed; each endpoint's failure is its own.
 
-    Into an empty warehouse this is a rebuild. Run again after a kill, it goes on.
+    Into an empty warehouse this is a rebuild. Run again after a kill, it goes on. ``tell`` hears of endpoints that the
+    next run reads whole. Raises LakeError, WarehouseError where nothing can be done at all.
     """
     with holding(warehouse, pair, waiting=tell) as lease, warehouse.connected() as connection:
         after = ledger.latest_loaded(connection, pair)
-        history = _history(lake, pair, after, {endpoint.snake for endpoint in endpoints})
+        found = chains(lake, pair, after, {endpoint.snake for endpoint in endpoints})
         for endpoint in endpoints:
-            steps = history.get(endpoint.snake, [])
-            fulls = [n for n, step in enumerate(steps) if step.is_full]
-            chain = steps[fulls[-1] :] if fulls else steps
             try:
-                yield _replay(connection, lease, endpoint, chain)
+                yield _Replay(connection, lease, endpoint, found[endpoint.snake], tell).result()
             except (WarehouseError, LakeError, OdsRestored) as error:
                 yield _result(endpoint, Result.FAILED, str(error))
 
 
-def _history(
-    lake: LakeStore, pair: TenantYear, after: Mapping[str, datetime], names: set[str]
-) -> Mapping[str, list[_Step]]:
-    """Endpoint name → what runs later than ``after`` did with it, oldest first."""
-    history: dict[str, list[_Step]] = defaultdict(list)
-    earliest = datetime.min.replace(tzinfo=UTC)
-    for stamp in stamps(lake, pair):
-        wanted = {name for name in names if stamp > after.get(name, earliest)}
-        if wanted:
-            for name, step in _steps(lake, pair, stamp).items():
-                if name in wanted:
-                    history[name].append(step)
-    return history
+@dataclass
+class _Replay:
+    """One endpoint's chain. ``reached`` is how far it is replayed, where the ledger gets no watermark of it."""
 
+    connection: Connection
+    lease: Lease
+    endpoint: Endpoint
+    chain: Chain
+    tell: Callable[[str], None]
+    reached: dict[RecordKind, int] = field(default_factory=dict)
 
-def _steps(lake: LakeStore, pair: TenantYear, stamp: datetime) -> Mapping[str, _Step]:
-    """Endpoint name → what one run did with it."""
-    steps: dict[str, _Step] = {}
-    for manifest in manifests(lake, pair, stamp):
-        step = steps.setdefault(manifest.name, _Step(stamp, manifest.newest))
-        step.manifests[manifest.kind] = manifest
-    summary = _summary(lake, pair, stamp)
-    for row in summary.endpoints:
-        step = steps.setdefault(row.name, _Step(stamp, summary.newest))
-        if row.result == Result.COVERED:
-            step.covered.add(row.kind)
-        elif (
-            row.result in {Result.LOADED, Result.UNCHANGED}
-            and not row.cause
-            and row.kind not in step.manifests
-        ):
-            step.settled[row.kind] = row.low
-    return steps
+    def result(self) -> EndpointResult:
+        steps, endpoint = self.chain.steps, self.endpoint
+        first = next((step for step in steps if step.manifests or step.unreadable), None)
+        if first is None:
+            return self._nothing()
+        if not (first.is_full or first.unreadable):
+            self._check_may_begin(first)
+        result = EndpointResult(endpoint, full=first.is_full)
+        for step in steps:
+            if not self._add(step, result):
+                break
+        if self.chain.restored:
+            self.tell(f"{self._doubt}; the next run reads it whole")
+        return result
 
-
-def _summary(lake: LakeStore, pair: TenantYear, stamp: datetime) -> _Summary:
-    """The run's ``run.json``; empty where the run was killed before it wrote one."""
-    path = f"{paths.run_folder(pair, stamp)}/run.json"
-    if not lake.exists(path):
-        return _Summary(0, [])
-    try:
-        return msgspec.json.decode(lake.read(path), type=_Summary)
-    except NO_JSON as error:
-        raise LakeError(
-            f"{lake.uri(path)} is no run.json of this version ({type(error).__name__}); restore the file or take it away"
-        ) from None
-
-
-def _replay(
-    connection: Connection, lease: Lease, endpoint: Endpoint, chain: Sequence[_Step]
-) -> EndpointResult:
-    if not any(step.manifests for step in chain):
-        return _result(endpoint, Result.UNCHANGED, "the lake holds nothing that is not loaded")
-    first = next(step for step in chain if step.manifests)
-    if not first.is_full and not ledger.watermarks(connection, lease.pair, endpoint.snake):
-        return _result(
-            endpoint,
-            Result.FAILED,
-            f"{lease.pair} {endpoint.path}: the lake's chain begins with a delta of {first.stamp:%Y-%m-%d %H:%M:%S}, "
-            "not with a full pull; materialize it with full_refresh instead",
-        )
-    result = EndpointResult(endpoint, full=first.is_full)
-    for step in chain:
-        manifest = step.manifests.get(RECORDS)
-        keyed = _with_key(endpoint, manifest) if manifest and not endpoint.is_descriptor else endpoint
-        loaded = _load_step(connection, lease, keyed, step)
+    def _add(self, step: Step, result: EndpointResult) -> bool:
+        """Replay a step; False where a chain that is not to be trusted to its end has ended."""
+        if step.unreadable is not None:
+            raise step.unreadable
+        try:
+            loaded = self._load(step)
+        except (_Gap, OdsRestored):
+            if self.chain.restored:
+                return False
+            raise
         result.rows_inserted += loaded.inserted.get(RECORDS, 0)
         result.rows_removed += loaded.removed
         for kind, manifest in step.manifests.items():
             rows = loaded.inserted.get(kind, 0)
             result.kinds[kind] = KindResult(Result.LOADED if rows else Result.UNCHANGED, manifest, rows)
-    return result
+        return True
 
+    @property
+    def _label(self) -> str:
+        return f"{self.lease.pair} {self.endpoint.path}"
 
-def _load_step(connection: Connection, lease: Lease, endpoint: Endpoint, step: _Step) -> load.Loaded:
-    now = ledger.watermarks(connection, lease.pair, endpoint.snake)
-    readings = {kind: _reading(lease.pair, endpoint, m, now) for kind, m in step.manifests.items()}
-    if endpoint.is_descriptor and RECORDS in readings:
-        loaded = load.load_descriptors(connection, lease, [readings[RECORDS]])
-        return loaded.get(endpoint.snake, load.Loaded())
-    if step.is_full:
-        refreshed = load.load_refresh(connection, lease, readings[RECORDS])
-        kinds = [kind for kind in _KINDS if kind == RECORDS or kind in step.covered]
-        entries = [ledger.Entry(lease.pair, endpoint, kind, step.stamp, None, step.newest) for kind in kinds]
-        load.close_refreshes(connection, lease, entries)
-        return refreshed
-    if not now:  # an unfinished chain before the full pull that begins it
-        return load.Loaded()
-    settled = [
-        ledger.Reading(
-            ledger.Entry(lease.pair, endpoint, kind, step.stamp, now.get((endpoint.snake, kind)), step.newest)
+    @property
+    def _doubt(self) -> str:
+        return (
+            f"{self._label}: the lake tells that the ODS was restored before {self.chain.restored:%Y-%m-%d %H:%M:%S}, and "
+            "has no full pull since"
         )
-        for kind, low in step.settled.items()
-        if _reaches(low, now.get((endpoint.snake, kind)))
-    ]
-    return load.load_delta(connection, lease, endpoint, [*_continuing(readings, now), *settled])
 
+    def _nothing(self) -> EndpointResult:
+        cause = "the lake holds nothing that is not loaded"
+        if self.chain.restored and not self._committed():
+            cause = f"{self._doubt}; the next run reads it whole"
+            self.tell(cause)
+        return _result(self.endpoint, Result.UNCHANGED, cause)
 
-def _reading(
-    pair: TenantYear, endpoint: Endpoint, manifest: Manifest, now: ledger.Watermarks
-) -> ledger.Reading:
-    low = now.get((endpoint.snake, manifest.kind))
-    entry = ledger.Entry(pair, endpoint, manifest.kind, manifest.pull_timestamp, low, manifest.newest)
-    return ledger.Reading(entry, manifest)
-
-
-def _continuing(
-    readings: Mapping[RecordKind, ledger.Reading], now: ledger.Watermarks
-) -> Iterator[ledger.Reading]:
-    """The readings that begin at or before what is committed and end after it.
-
-    Raises WarehouseError where records that were pulled in between are missing in the lake; deletes and key changes
-    with a gap are left out, and the next run reads them again from the watermark that stays.
-    """
-    for kind, reading in readings.items():
-        manifest, entry = reading.manifest, reading.entry
-        assert manifest is not None
-        committed = now.get((entry.endpoint.snake, kind))
-        of_a_run = manifest.max_change_version == manifest.newest
-        from_the_start = manifest.min_change_version == 0
-        if of_a_run and (from_the_start or (manifest.low is not None and _reaches(manifest.low, committed))):
-            if committed is None or (entry.newest or 0) >= committed:
-                yield reading
-        elif kind == RECORDS:
+    def _check_may_begin(self, first: Step) -> None:
+        """Raises WarehouseError where a chain that begins with a delta has nothing to go on from."""
+        if not self._committed():
             raise WarehouseError(
-                f"{entry.pair} {entry.endpoint.path}: the lake has no pull between change versions {committed} and "
-                f"{manifest.low if manifest.low is not None else manifest.min_change_version}; materialize it with "
-                "full_refresh instead"
+                f"{self._label}: the lake's chain begins with a delta of {first.stamp:%Y-%m-%d %H:%M:%S}, not with a full "
+                "pull; materialize it with full_refresh instead"
             )
+        if self.chain.restored:
+            raise WarehouseError(f"{self._doubt}; materialize it with full_refresh instead")
+
+    def _committed(self) -> Mapping[RecordKind, int]:
+        """Kind → the change version up to which everything is replayed."""
+        if self.chain.restored and self.chain.steps and self.chain.steps[0].is_full:
+            return self.reached
+        found = ledger.watermarks(self.connection, self.lease.pair, self.endpoint.snake)
+        return {kind: version for (_, kind), version in found.items()}
+
+    # -- one step -------------------------------------------------------------------------------------
+
+    def _load(self, step: Step) -> load.Loaded:
+        connection, lease, now = self.connection, self.lease, self._committed()
+        endpoint = _with_key(self.endpoint, step.manifests.get(RECORDS))
+        readings = {
+            kind: ledger.Reading(self._entry(kind, step, now.get(kind)), manifest)
+            for kind, manifest in step.manifests.items()
+        }
+        if endpoint.is_descriptor and RECORDS in readings:
+            loaded = load.load_descriptors(connection, lease, [readings[RECORDS]])
+            return loaded.get(endpoint.snake, load.Loaded())
+        if step.is_full:
+            refreshed = load.load_refresh(connection, lease, readings[RECORDS])
+            kinds = [kind for kind in _KINDS if kind == RECORDS or kind in step.covered]
+            load.close_refreshes(connection, lease, [self._entry(kind, step, None) for kind in kinds])
+            self._note(kinds, step)
+            return refreshed
+        if not now:  # an unfinished chain before the full pull that begins it
+            return load.Loaded()
+        settled = [
+            ledger.Reading(self._entry(kind, step, now.get(kind)))
+            for kind, low in step.settled.items()
+            if _reaches(low, now.get(kind))
+        ]
+        loading = [*self._continuing(readings, now), *settled]
+        loaded_now = load.load_delta(connection, lease, endpoint, loading)
+        self._note([reading.entry.kind for reading in loading], step)
+        return loaded_now
+
+    def _entry(self, kind: RecordKind, step: Step, low: int | None) -> ledger.Entry:
+        """As the run that pulled it wrote it, but without a watermark after a restore."""
+        newest = step.newest
+        if self.chain.restored:
+            low = newest = None
+        endpoint = _with_key(self.endpoint, step.manifests.get(RECORDS))
+        return ledger.Entry(self.lease.pair, endpoint, kind, step.stamp, low, newest)
+
+    def _note(self, kinds: Sequence[RecordKind], step: Step) -> None:
+        if step.newest is not None:
+            self.reached |= dict.fromkeys(kinds, step.newest)
+
+    def _continuing(
+        self, readings: Mapping[RecordKind, ledger.Reading], now: Mapping[RecordKind, int]
+    ) -> Iterator[ledger.Reading]:
+        """The readings that begin at or before what is committed and end after it.
+
+        Raises _Gap where records that were pulled in between are missing in the lake; deletes and key changes with a gap
+        are left out, and the next run reads them again from the watermark that stays.
+        """
+        for kind, reading in readings.items():
+            manifest, committed = reading.manifest, now.get(kind)
+            assert manifest is not None
+            of_a_run = manifest.max_change_version == manifest.newest
+            from_the_start = manifest.min_change_version == 0
+            continues = manifest.low is not None and _reaches(manifest.low, committed)
+            if of_a_run and (from_the_start or continues):
+                if committed is None or (manifest.newest or 0) >= committed:
+                    yield reading
+            elif kind == RECORDS:
+                begins = manifest.low if manifest.low is not None else manifest.min_change_version
+                raise _Gap(
+                    f"{self._label}: the lake has no pull between change versions {committed} and {begins}; materialize it "
+                    "with full_refresh instead"
+                )
 
 
 def _reaches(low: int | None, committed: int | None) -> bool:
@@ -225,9 +203,9 @@ def _reaches(low: int | None, committed: int | None) -> bool:
     return low is None or (committed is not None and low <= committed)
 
 
-def _with_key(endpoint: Endpoint, manifest: Manifest) -> Endpoint:
+def _with_key(endpoint: Endpoint, manifest: Manifest | None) -> Endpoint:
     """The endpoint with the natural key that the pull knew, which may be the ODS's own."""
-    if not manifest.key or manifest.key == dict(endpoint.key):
+    if endpoint.is_descriptor or not manifest or not manifest.key or manifest.key == dict(endpoint.key):
         return endpoint
     return replace(endpoint, key=manifest.key, key_can_change=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.lake.manifest import Manifest
@@ -13,6 +14,9 @@ from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.warehouse.contract import Warehouse
+
+if TYPE_CHECKING:
+    from edfi_dagster.extract.comparison import Comparison
 
 
 @dataclass(frozen=True)
@@ -69,17 +73,29 @@ class KindResult:
 
 @dataclass
 class EndpointResult:
-    """What came of one endpoint: per kind, and for its raw table."""
+    """What came of one endpoint: per kind, and for its raw table.
+
+    ``comparison`` is set once the run has compared it with what the ODS counts, after all results were given.
+    """
 
     endpoint: Endpoint
     full: bool = False
     kinds: dict[RecordKind, KindResult] = field(default_factory=dict)
     rows_inserted: int = 0
     rows_removed: int = 0
+    comparison: Comparison | None = None
 
     @property
     def table_changed(self) -> bool:
         return bool(self.rows_inserted or self.rows_removed)
+
+    @property
+    def is_committed(self) -> bool:
+        """Whether its records are in the warehouse as they were in the ODS."""
+        records = self.kinds.get(RECORDS)
+        return (
+            records is not None and records.result in {Result.LOADED, Result.UNCHANGED} and not records.cause
+        )
 
     @property
     def failures(self) -> dict[RecordKind, str]:

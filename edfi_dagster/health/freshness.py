@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from edfi_dagster.config import ConfigError, OdsSettings, Platform, TenantYear
 from edfi_dagster.health.last_runs import LastRuns, Outcome, last_runs
 from edfi_dagster.health.probe import probed
-from edfi_dagster.health.rows import Counts, Rows, count_rows, latest_totals
+from edfi_dagster.health.rows import Counts, OdsCounts, Rows, count_rows, latest_compared, latest_totals
 from edfi_dagster.health.stores import (
     existing_tables,
     is_made,
@@ -24,7 +24,7 @@ from edfi_dagster.lake.store import LakeError, LakeStore, open_lake
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.errors import EdFiError
 from edfi_dagster.sandbox.embedded import base_urls
-from edfi_dagster.warehouse.contract import LONGEST_WAIT_SECONDS, WarehouseError
+from edfi_dagster.warehouse.contract import COUNT_CHECKS, LONGEST_WAIT_SECONDS, WarehouseError
 from edfi_dagster.warehouse.ledger import Standing, standings
 from edfi_dagster.warehouse.opening import open_warehouse
 
@@ -37,7 +37,7 @@ class EndpointStatus:
     """One endpoint of one pair. None stands for what is not known or does not exist; times are UTC.
 
     ``version`` is the change version up to which its records are committed, ``behind`` how many the ODS is ahead.
-    ``drift`` is current rows less the records that the ODS counted in the run that loaded them.
+    ``drift`` is current rows less the records that the ODS counted in the run that loaded them, or later.
     """
 
     endpoint: Endpoint
@@ -110,12 +110,16 @@ class PairStatus:
 
 @dataclass(frozen=True)
 class Stored:
-    """What the warehouse knows. ``is_set_up`` is false where it has no tables yet."""
+    """What the warehouse knows. ``is_set_up`` is false where it has no tables yet.
+
+    ``totals`` are the total counts, ``compared`` the counts that runs compared with the current rows.
+    """
 
     is_set_up: bool = False
     standings: Mapping[TenantYear, Mapping[str, Standing]] = field(default_factory=dict)
     rows: Counts = field(default_factory=dict)
-    totals: Mapping[TenantYear, Mapping[str, tuple[datetime, int]]] = field(default_factory=dict)
+    totals: OdsCounts = field(default_factory=dict)
+    compared: OdsCounts = field(default_factory=dict)
 
 
 def freshness(
@@ -187,6 +191,7 @@ def read_warehouse(
             standings(connection, pair),
             count_rows(warehouse, endpoints, tables),
             latest_totals(connection, pair) if has_totals else {},
+            latest_compared(connection, pair) if COUNT_CHECKS in tables else {},
         )
 
 
@@ -258,14 +263,18 @@ def _endpoint_status(
         standing.last_pull,
         rows,
         None if newest is None or standing.version is None else max(0, newest - standing.version),
-        _drift(rows, standing, stored.totals.get(pair, {}).get(name)),
+        _drift(rows, standing, stored, pair, name),
         outcome,
         is_late(standing.last_pull, settings.extract.late_after_hours, now),
     )
 
 
-def _drift(rows: Rows, standing: Standing, total: tuple[datetime, int] | None) -> int | None:
-    """None also where the ODS was counted before the last pull, or the current rows are not known."""
-    if total is None or not rows.is_exact or total[0] < standing.last_pull:
+def _drift(rows: Rows, standing: Standing, stored: Stored, pair: TenantYear, name: str) -> int | None:
+    """By the total counts, else by what a run compared; None where both are older than the last pull, or rows unknown."""
+    if not rows.is_exact:
         return None
-    return rows.count - total[1]
+    for counts in (stored.totals, stored.compared):
+        stamp, counted = counts.get(pair, {}).get(name, (None, 0))
+        if stamp is not None and stamp >= standing.last_pull:
+            return rows.count - counted
+    return None

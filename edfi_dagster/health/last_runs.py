@@ -12,8 +12,8 @@ import msgspec
 from edfi_dagster.config import TenantYear
 from edfi_dagster.extract.work import Result
 from edfi_dagster.lake import paths
-from edfi_dagster.lake.store import LakeError, LakeStore
-from edfi_dagster.ods.answers import NO_JSON
+from edfi_dagster.lake.sealed import read_sealed
+from edfi_dagster.lake.store import LakeStore
 from edfi_dagster.ods.pages import RECORDS, RecordKind
 
 # A run may be of a few endpoints; what became of the others is told by one of those before it.
@@ -87,12 +87,7 @@ def _summary(lake: LakeStore, pair: TenantYear, stamp: datetime) -> _Summary | N
     path = f"{paths.run_folder(pair, stamp)}/run.json"
     if not lake.exists(path):
         return None
-    try:
-        return msgspec.json.decode(lake.read(path), type=_Summary)
-    except NO_JSON as error:
-        raise LakeError(
-            f"{lake.uri(path)} is no run.json of this version ({type(error).__name__}); restore the file or take it away"
-        ) from None
+    return read_sealed(lake, path, _Summary, what="run.json", remedy="restore the file or take it away")
 
 
 def _outcomes(summary: _Summary, stamp: datetime) -> Mapping[str, Outcome]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.ods.catalogue import Endpoint
-from edfi_dagster.warehouse.contract import Connection, RawTable, Warehouse
+from edfi_dagster.warehouse.contract import COUNT_CHECKS, Connection, RawTable, Warehouse
 from edfi_dagster.warehouse.current import current_sql, raw_table
 
 # Raw rows that are looked into, all tables together: telling which are current takes parsing them, a few seconds for
@@ -33,6 +33,8 @@ class Rows:
 
 
 Counts = Mapping[TenantYear, Mapping[str, Rows]]
+OdsCounts = Mapping[TenantYear, Mapping[str, tuple[datetime, int]]]
+"""pair → name → (stamp in UTC, records) as the ODS counted them last."""
 _Found = Iterator[tuple[TenantYear, str, int]]
 
 
@@ -66,14 +68,20 @@ def count_rows(
     return counts
 
 
-def latest_totals(
-    connection: Connection, pair: TenantYear | None
-) -> Mapping[TenantYear, Mapping[str, tuple[datetime, int]]]:
-    """pair → name → (stamp in UTC, records) as the ODS counted them last."""
-    table = connection.table(connection.names.total_counts)
+def latest_totals(connection: Connection, pair: TenantYear | None) -> OdsCounts:
+    """The total counts, by the stamp of their run."""
+    return _latest(connection, pair, connection.names.total_counts, "total_count")
+
+
+def latest_compared(connection: Connection, pair: TenantYear | None) -> OdsCounts:
+    """What runs compared with the current rows, by the stamp of the endpoint's pull."""
+    return _latest(connection, pair, COUNT_CHECKS, "ods_count")
+
+
+def _latest(connection: Connection, pair: TenantYear | None, table: str, count: str) -> OdsCounts:
     found = connection.rows(
-        "SELECT tenant_code, api_year, name, max(pull_timestamp), max_by(total_count, pull_timestamp) "  # noqa: S608
-        f"FROM {table}{_of_pair(pair)} GROUP BY 1, 2, 3",
+        f"SELECT tenant_code, api_year, name, max(pull_timestamp), max_by({count}, pull_timestamp) "  # noqa: S608
+        f"FROM {connection.table(table)}{_of_pair(pair)} GROUP BY 1, 2, 3",
         list(pair or ()),
     )
     totals: dict[TenantYear, dict[str, tuple[datetime, int]]] = {}

@@ -13,6 +13,7 @@ from edfi_dagster.health.findings import Block, Finding, explained, failed, ok, 
 from edfi_dagster.lake.store import LakeError, open_lake
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.warehouse.contract import (
+    COUNT_CHECKS,
     LEASES,
     Connection,
     WarehouseError,
@@ -137,7 +138,7 @@ def _folder_of_file(path: Path) -> Finding:
 
 def _tables(platform: Platform, endpoints: Sequence[Endpoint], found: set[str]) -> Finding:
     raw = raw_tables(tables_of(endpoints), platform.tables)
-    ours = [platform.tables.change_versions, LEASES, *(table.name for table in raw)]
+    ours = [platform.tables.change_versions, LEASES, COUNT_CHECKS, *(table.name for table in raw)]
     missing = [name for name in ours if name.lower() not in found]
     if not missing:
         return ok("tables", f"all {len(ours)} are there")

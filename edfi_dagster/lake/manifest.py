@@ -11,33 +11,23 @@ import msgspec
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.lake import paths
+from edfi_dagster.lake.sealed import read_sealed, write_sealed
 from edfi_dagster.lake.store import LakeError, LakeStore
-from edfi_dagster.ods.answers import NO_JSON
 from edfi_dagster.ods.pages import RecordKind
 
 _READ_AT_ONCE = 8
+_MANIFEST = ".manifest.json"
 # What may be a file of a pull: nothing that a warehouse would read as a pattern.
-_FILE = re.compile(r"[A-Za-z0-9_./-]+\.jsonl\.(zst|gz)")
+_FILE = re.compile(r"[A-Za-z0-9_.=/-]+\.jsonl\.(zst|gz)")
 
 
 class PulledFile(msgspec.Struct, frozen=True):
-    """One file of a pull: path below the lake's root, rows, bytes as stored, sha256 of those bytes (hex).
-
-    ``repaired`` tells that it holds records which are not strict JSON; a warehouse loads ``paths.repaired_path`` instead.
-    """
+    """One file of a pull: path below the lake's root, rows, bytes as stored, sha256 of those bytes (hex)."""
 
     path: str
     rows: int
     bytes: int
     sha256: str
-    repaired: bool = False
-
-    @property
-    def loadable(self) -> PulledFile:
-        """The file that a warehouse loads: the same rows, line by line."""
-        if not self.repaired:
-            return self
-        return msgspec.structs.replace(self, path=paths.repaired_path(self.path), repaired=False)
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -49,7 +39,6 @@ class Manifest(msgspec.Struct, frozen=True):
     ``files`` is in reading order: of one id the last read is the right one. ``key`` is the natural key the pull knew
     (flat name → JSON path), so that a rebuild need not ask the ODS for that of an extension. ``gone`` are the ids of
     key changes that the ODS no longer has, though it may hide their tombstones because the new key lives again.
-    ``odd_rows`` counts the records that are not strict JSON, ``odd`` are the ids of the first of them.
     """
 
     tenant: str
@@ -76,8 +65,6 @@ class Manifest(msgspec.Struct, frozen=True):
     retries: int
     key: dict[str, str] = {}
     gone: tuple[str, ...] = ()
-    odd_rows: int = 0
-    odd: tuple[str, ...] = ()
 
     @property
     def pair(self) -> TenantYear:
@@ -89,24 +76,27 @@ class Manifest(msgspec.Struct, frozen=True):
         return f"{self.namespace}/{self.endpoint}"
 
     @property
+    def paths(self) -> list[str]:
+        return [file.path for file in self.files]
+
+    @property
     def bytes(self) -> int:
         return sum(file.bytes for file in self.files)
 
 
 def write_manifest(store: LakeStore, path: str, manifest: Manifest) -> None:
-    with store.writing(path) as stream:
-        stream.write(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+    write_sealed(store, path, manifest)
 
 
 def read_manifest(store: LakeStore, path: str) -> Manifest:
-    """The manifest at ``path``. Raises LakeError where it is missing, no manifest, or one of another place."""
-    try:
-        manifest = msgspec.json.decode(store.read(path), type=Manifest)
-    except NO_JSON as error:
-        raise LakeError(
-            f"{store.uri(path)} is no manifest of this version ({type(error).__name__}); restore the file, or take it away "
-            "and run its endpoint again with full_refresh"
-        ) from None
+    """The manifest at ``path``. Raises LakeError where it is missing, was edited, is no manifest or one of another place."""
+    manifest = read_sealed(
+        store,
+        path,
+        Manifest,
+        what="manifest",
+        remedy="restore the file, or take it away and run its endpoint again with full_refresh",
+    )
     if not _lies_where_it_says(manifest, path):
         raise LakeError(
             f"{store.uri(path)} tells of another tenant, year, run or folder than it lies in; put the file back where it "
@@ -153,13 +143,34 @@ def latest_stamp(store: LakeStore, pair: TenantYear) -> datetime | None:
 
 
 def manifests(store: LakeStore, pair: TenantYear, stamp: datetime) -> Iterator[Manifest]:
-    """Every manifest of one run, several read side by side: a lake far away takes its time for each."""
+    """Every manifest of one run. Raises LakeError for one that cannot be read."""
+    for _, found in manifests_by_name(store, pair, stamp):
+        if isinstance(found, LakeError):
+            raise found
+        yield found
+
+
+def manifests_by_name(
+    store: LakeStore, pair: TenantYear, stamp: datetime
+) -> Iterator[tuple[str, Manifest | LakeError]]:
+    """(name, manifest) of one run, or why a manifest cannot be read.
+
+    Several are read side by side: a lake far away takes its time for each.
+    """
     run = paths.run_folder(pair, stamp)
     found = [
         f"{run}/{folder}/{name}"
         for folder in store.children(run)
         for name in store.children(f"{run}/{folder}")
-        if name.endswith(".manifest.json")
+        if name.endswith(_MANIFEST)
     ]
+
+    def read(path: str) -> tuple[str, Manifest | LakeError]:
+        name = path.rpartition("/")[2].removesuffix(_MANIFEST)
+        try:
+            return name, read_manifest(store, path)
+        except LakeError as error:
+            return name, error
+
     with ThreadPoolExecutor(_READ_AT_ONCE, "manifests") as reading:
-        yield from reading.map(lambda path: read_manifest(store, path), found)
+        yield from reading.map(read, found)

@@ -1,12 +1,11 @@
 """The one path law of the lake.
 
     <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/<folder>/<name>[.<part>].jsonl.zst
-    <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/<folder>/<name>[.<part>].repaired.zst
     <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/<folder>/<name>.manifest.json
     <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/run.json
 
-Paths are relative to the lake's root and use ``/``. Loaders take date and stamp from the first eight digits and
-the first stamp they find in a path, which is why a tenant code may not hold eight digits.
+Paths are relative to the lake's root and use ``/``. ``<tenant>`` is the code as ``tenant_folder`` writes it. Our loaders
+take date and stamp from the manifest, never from a path: a tenant code may hold eight digits.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import re
 from datetime import UTC, datetime
 
 from edfi_dagster.config import TenantYear
+from edfi_dagster.config.values import tenant_folder
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RecordKind
 
@@ -37,7 +37,7 @@ def parse_stamp(text: str) -> datetime | None:
 
 
 def pair_folder(pair: TenantYear) -> str:
-    return f"{pair.tenant}/{pair.year}"
+    return f"{tenant_folder(pair.tenant)}/{pair.year}"
 
 
 def run_folder(pair: TenantYear, stamp: datetime) -> str:
@@ -59,12 +59,6 @@ def part_path(folder: str, name: str, part: int, compression: str) -> str:
     """The file of one part; the first carries no number."""
     number = f".{part}" if part else ""
     return f"{folder}/{name}{number}{SUFFIXES[compression]}"
-
-
-def repaired_path(path: str) -> str:
-    """The file beside a part that holds records which are not strict JSON: the same lines, as a warehouse can load them."""
-    stem, _, compression = path.rpartition(".jsonl.")
-    return f"{stem}.repaired.{compression}"
 
 
 def manifest_path(folder: str, name: str) -> str:

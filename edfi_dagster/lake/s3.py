@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from edfi_dagster.lake.s3_upload import Senders, Upload
 from edfi_dagster.lake.store import LakeError, below_root
 
 _COPIED_AT_ONCE = 8
+_CHUNK = 1 << 20
 # What came and is not on the disk yet: 4 ranges and 16 pieces of 256 KiB for each file that is copied.
 _COPYING = TransferConfig(max_concurrency=4, max_io_queue=16, preferred_transfer_client="classic")
 
@@ -35,6 +37,7 @@ class S3Lake:
         self._tmp_dir = tmp_dir
         self._client = S3Client(settings)
         self._senders = Senders()
+        self._digests: dict[str, tuple[str, str]] = {}  # path → ETag and sha256 of what was sent or read
         chosen = {"ServerSideEncryption": settings.encryption, "SSEKMSKeyId": settings.kms_key_id}
         self._sealed = {name: value for name, value in chosen.items() if value is not None}
 
@@ -45,6 +48,7 @@ class S3Lake:
             try:
                 yield cast(BinaryIO, upload)
                 upload.finish()
+                self._digests[path] = upload.etag, upload.digest
             except BaseException:
                 upload.abort()
                 raise
@@ -57,6 +61,21 @@ class S3Lake:
 
         with self._explained(path):
             return bytes(self._client.lasting(content))
+
+    def digest(self, path: str) -> str:
+        wanted = self._object(path)
+
+        def read() -> tuple[str, str]:
+            found, digest = self._client.at_once.get_object(**wanted), hashlib.sha256()
+            for chunk in found["Body"].iter_chunks(_CHUNK):
+                digest.update(chunk)
+            return str(found["ETag"]), digest.hexdigest()
+
+        with self._explained(path):
+            known = self._digests.get(path)
+            if known is None or self._client.head_object(**wanted)["ETag"] != known[0]:
+                known = self._digests[path] = self._client.lasting(read)
+        return known[1]
 
     def exists(self, path: str) -> bool:
         key = self._key(path)

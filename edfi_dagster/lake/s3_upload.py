@@ -73,8 +73,16 @@ class Upload:
         self._sent = 0
         self._parts: list[Part] = []
         self._sending: Future[Part] | None = None
+        self._sha256 = hashlib.sha256()
+        self.etag = ""
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of what was written, in hex."""
+        return self._sha256.hexdigest()
 
     def write(self, data: bytes) -> int:
+        self._sha256.update(data)
         rest = memoryview(data)
         while rest:
             size = part_size(self._sent)
@@ -89,16 +97,20 @@ class Upload:
         """A part goes when it is full, and what is left with ``finish``."""
 
     def finish(self) -> None:
-        """Make the object exist, whole, in place of any earlier one."""
+        """Make the object exist, whole, in place of any earlier one; ``etag`` is then its version."""
         if self._upload is None:
             body = self._held
-            self._client.put_object(**self._object, **self._sealed, Body=body, ContentMD5=_md5(body))
+            put = self._client.put_object(**self._object, **self._sealed, Body=body, ContentMD5=_md5(body))
+            self.etag = put["ETag"]
             return
         if self._held:
             self._send()
         self._settle()
         try:
-            self._client.complete_multipart_upload(**self._upload, MultipartUpload={"Parts": self._parts})
+            made = self._client.complete_multipart_upload(
+                **self._upload, MultipartUpload={"Parts": self._parts}
+            )
+            self.etag = made["ETag"]
         except ClientError as error:
             # The answer to a first request was lost, and the one that was sent again found nothing left to do.
             if error.response["Error"].get("Code") != "NoSuchUpload" or not self._is_there():
@@ -137,6 +149,7 @@ class Upload:
 
     def _is_there(self) -> bool:
         found = self._client.head_object(**self._object)
+        self.etag = found["ETag"]
         return bool(found["Metadata"].get("upload") == self._mark)
 
 

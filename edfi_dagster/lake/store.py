@@ -1,7 +1,8 @@
-"""Where the lake lies. Another object store is one more class with these eight methods."""
+"""Where the lake lies. Another object store is one more class with these nine methods."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,13 @@ class LakeStore(Protocol):
         ...
 
     def read(self, path: str) -> bytes: ...
+
+    def digest(self, path: str) -> str:
+        """The sha256 of the file's bytes as they are now, in hex.
+
+        A store that can tell an object's version need not read again what this process has read or written.
+        """
+        ...
 
     def exists(self, path: str) -> bool: ...
 
@@ -87,6 +95,10 @@ class LocalLake:
     def read(self, path: str) -> bytes:
         with self._explained(path):
             return self._path(path).read_bytes()
+
+    def digest(self, path: str) -> str:
+        with self._explained(path), self._path(path).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def exists(self, path: str) -> bool:
         return self._path(path).is_file()

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from gzip import GzipFile
 from typing import BinaryIO, cast
 
 import zstandard
-
-from edfi_dagster.lake import paths
-from edfi_dagster.lake.store import LakeStore
-from edfi_dagster.ods.odd import loadable
 
 
 class Written:
@@ -48,23 +43,3 @@ class Written:
         else:
             with zstandard.ZstdCompressor(level=1).stream_writer(cast(BinaryIO, self), closefd=False) as out:
                 yield cast(BinaryIO, out)
-
-
-def decompressed(stored: BinaryIO, path: str) -> BinaryIO:
-    """The content of a file of the lake; ``path`` tells by its end how it is compressed."""
-    if path.endswith(".gz"):
-        return cast(BinaryIO, GzipFile(fileobj=stored))
-    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(stored))
-
-
-def write_repaired(lake: LakeStore, path: str, compression: str) -> None:
-    """Write beside the part at ``path`` the same lines as a warehouse can load them. Raises LakeError."""
-    with (
-        lake.local_files([path]) as (copy,),
-        copy.open("rb") as stored,
-        decompressed(stored, path) as lines,
-        lake.writing(paths.repaired_path(path)) as stream,
-        Written().compressing(stream, compression) as out,
-    ):
-        for line in lines:
-            out.write(loadable(line) + b"\n")

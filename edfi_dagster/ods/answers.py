@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import codecs
 import random
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import msgspec
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, UnusableBody
-from edfi_dagster.ods.origin import Origin, described, origin
+from edfi_dagster.ods.origin import Origin, described, is_page, origin
+
+T = TypeVar("T")
 
 # 409: a write came in between. 425 and 408: sent again, as they ask. Every 5xx but these: it may pass.
 _TRANSIENT = frozenset({408, 409, 425, 429})
@@ -28,6 +28,7 @@ LONGEST_WAIT_SECONDS = 120.0
 # What msgspec says of bytes that are no JSON, no UTF-8, or nested deeper than it follows.
 NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 NO_CONNECTION = "no connection"
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 IN_FRONT = (
     "a firewall, proxy or gateway may have answered in its place: check base_url, and have its host let this machine "
     "through"
@@ -51,14 +52,6 @@ class Answer:
     body: bytes
     headers: Mapping[str, str]
     status: int = 200
-
-
-def without_mark(body: bytes) -> bytes:
-    """The body in UTF-8 without a byte order mark, which some proxies and hosts write before JSON."""
-    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        with suppress(UnicodeDecodeError):
-            return body.decode("utf-16").encode()
-    return body.removeprefix(codecs.BOM_UTF8)
 
 
 class Unauthorised(Exception):
@@ -162,6 +155,18 @@ def seconds_before_retry(retry: int, told: float = 0.0) -> float:
     return max(min(told, LONGEST_WAIT_SECONDS), backoff)
 
 
+def parsed(answer: Answer, parse: Callable[[Answer], T]) -> T:
+    """What ``parse`` makes of a good answer. Raises UnusableBody, which tells a page for a browser as such."""
+    try:
+        return parse(answer)
+    except UnusableBody as error:
+        if not is_page(answer):
+            raise
+        page = UnusableBody(f"{error.reason}: it is an HTML page", pair=error.pair, endpoint=error.endpoint)
+        page.remedy = IN_FRONT
+        raise page from None
+
+
 def json_value(answer: Answer) -> Any:
     """The body as JSON. Raises UnusableBody."""
     try:
@@ -186,21 +191,50 @@ def problem(answer: Answer) -> Mapping[str, Any]:
         return {}
 
 
+def with_slash(answer: Answer, url: str) -> str | None:
+    """Our own address with the slash at its end that a redirect adds or takes away; None for any other answer.
+
+    Scheme and host stay ours, for a server behind a proxy may name others.
+    """
+    if answer.status not in _REDIRECTS or answer.status == 303:
+        return None
+    there, here = _target(answer, url), urlsplit(url)
+    if there is None or there.hostname != here.hostname or there.path == here.path:
+        return None
+    is_same = there.path.rstrip("/") == here.path.rstrip("/")
+    return here._replace(path=there.path).geturl() if is_same else None
+
+
 def redirection(answer: Answer, url: str, base_url: str) -> str:
-    """Where a 3xx points, as the base_url it would be; never its parameters."""
+    """Where a 3xx points, as the base_url it would be; never its parameters.
+
+    Raises Transient where that is another place altogether, such as the login page of a proxy.
+    """
     said = f"HTTP {answer.status} redirects elsewhere"
     asked = url.removeprefix(base_url).rstrip("/")
-    try:
-        there = urlsplit(answer.headers.get("Location", ""))
-        host = there.netloc.rpartition("@")[2]
-    except ValueError:
-        host = ""
-    if not host:
+    there = _target(answer, url)
+    if there is None:
         return f"{said}; write the final address as base_url"
-    path = there.path.rstrip("/")
-    if path.lower().endswith(asked.lower()):
-        return f"{said}; write {there.scheme}://{host}{path[: len(path) - len(asked)]} as base_url"
-    return f"{said}, to {host}; write the final address as base_url"
+    host, path = there.netloc.rpartition("@")[2], there.path.rstrip("/")
+    base = path[: len(path) - len(asked)]
+    is_moved = path.lower().endswith(asked.lower()) and (
+        asked or there.hostname == urlsplit(url).hostname or base == urlsplit(base_url).path
+    )
+    if is_moved:
+        return f"{said}; write {there.scheme}://{host}{base} as base_url"
+    raise Transient(
+        f"{said}, to {host}",
+        remedy=f"if it is no login page, write the final address as base_url; {IN_FRONT}",
+    )
+
+
+def _target(answer: Answer, url: str) -> SplitResult | None:
+    location = answer.headers.get("Location", "").strip()
+    try:
+        found = urlsplit(urljoin(url, location)) if location else None
+    except ValueError:
+        return None
+    return found if found and found.hostname else None
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

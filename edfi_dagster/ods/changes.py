@@ -29,6 +29,14 @@ class ChangeWindow:
             params["maxChangeVersion"] = str(self.high)
         return params
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no change version lies in it, as after ``newest`` where nothing overlaps.
+
+        Such a window is never sent: the Data Management Service refuses it (``ChangeVersionParameterValidator``).
+        """
+        return self.low is not None and self.high is not None and self.high < self.low
+
     def split(self, pieces: int) -> list[ChangeWindow]:
         """At most ``pieces`` windows of like width that together are this one; itself where a bound is missing."""
         if self.low is None or self.high is None or self.high <= self.low:

@@ -79,7 +79,12 @@ class SnapshotGone(EdFiError):
 
 
 class UnusableBody(EdFiError):
-    """A 2xx answer whose body is cut, is not JSON, or is not the JSON the protocol promises."""
+    """A 2xx answer whose body is cut, is not JSON, or is not the JSON the protocol promises.
+
+    ``remedy`` is what to do if it stays.
+    """
+
+    remedy = ""
 
 
 class IncompletePull(EdFiError):

@@ -76,14 +76,19 @@ def origin(answer: Answer) -> Origin:
     return Origin.ODS if is_ours else Origin.OTHER
 
 
+def is_page(answer: Answer) -> bool:
+    """Whether it is a page for a browser: no JSON begins so."""
+    return answer.body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<"
+
+
 def described(answer: Answer) -> str:
     """What an answer is that the ODS did not write, without a word of it: a page may repeat what was asked for."""
-    start = answer.body.lstrip()[:200].lower()
+    start = answer.body.lstrip()[:1]
     if not start:
         what = "without a body"
-    elif start.startswith((b"<!doctype html", b"<html")) or "html" in answer.headers.get("Content-Type", ""):
+    elif is_page(answer):
         what = "with an HTML page"
-    elif start.startswith((b"{", b"[")):
+    elif start in {b"{", b"["}:
         what = "with a JSON document that no ODS writes"
     else:
         what = "with a text that no ODS writes"

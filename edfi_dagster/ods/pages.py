@@ -14,15 +14,7 @@ import msgspec
 from edfi_dagster.ods.answers import NO_JSON, Answer
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.changes import ChangeWindow
-from edfi_dagster.ods.errors import (
-    NotOffered,
-    NotPermitted,
-    OdsUnreachable,
-    RequestRefused,
-    TooHeavy,
-    UnusableBody,
-)
-from edfi_dagster.ods.oauth import JSON
+from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, TooHeavy, UnusableBody
 from edfi_dagster.ods.rows import Lines, change_lines, record_line, record_lines
 from edfi_dagster.ods.session import OdsSession, Tally
 
@@ -41,6 +33,8 @@ _SMALLEST_PAGE = 2
 _ALWAYS_ALLOWED = 25
 # A page size that was halved is doubled again after so many pages in a row that went well.
 _PAGES_UNTIL_LARGER = 10
+# What the ODS would say of a window without change versions, were it asked.
+_NO_ROWS = Answer(b"[]", {"Total-Count": "0"})
 
 
 @dataclass(frozen=True)
@@ -83,8 +77,7 @@ class Collection:
 
     ``page_size`` is what is asked for; less where the ODS publishes a smaller maximum, and for a while where it could
     not serve a page of that size (413, repeated 504 or time-out). ``deepest`` is the number of rows that a walk by
-    offset should not go beyond, because deep offsets are slow on the ODS. ``accept`` is the content type of the records,
-    a profile's for example. ``warn_once`` hears of a topic what somebody should know of the whole ODS.
+    offset should not go beyond, because deep offsets are slow on the ODS.
     """
 
     def __init__(
@@ -97,13 +90,10 @@ class Collection:
         retries: int | None = None,
         filters: Mapping[str, str] | None = None,
         deepest: int = 50_000,
-        accept: str = JSON,
-        warn_once: Callable[[str, str], None] = lambda topic, sentence: None,
     ) -> None:
         self.endpoint = endpoint
         self.kind = kind
         self.deepest = deepest
-        self.has_partitions = True
         self.tally = Tally()
         self.abilities = session.abilities
         self._published = session.published
@@ -113,8 +103,6 @@ class Collection:
         self._good_pages = 0
         self._lock = threading.Lock()
         self._session = session
-        self._accept = accept
-        self._warn_once = warn_once
         self._retries = retries
         self._has_answered = False
         self._filters = dict(filters or {})
@@ -201,22 +189,11 @@ class Collection:
         )
 
     def partitions(self, window: ChangeWindow, number: int) -> list[str]:
-        """Page tokens of at most ``number`` disjoint ranges that together hold the window; none where they cannot be had.
-
-        They only make a walk faster, and an ODS may take minutes to find them in a large table. So they have little time.
-        """
+        """Page tokens of at most ``number`` disjoint ranges that together hold the window."""
+        if window.is_empty:
+            return []
         params = self._params(window, {"number": str(number)})
-        for is_last in (False, True):
-            try:
-                return self._get(
-                    f"{self._url}/partitions", params, _read_partitions, lighter=True, hurried=True, retries=0
-                )
-            except (OdsUnreachable, RequestRefused, UnusableBody) as error:
-                if is_last or isinstance(error, TooHeavy | RequestRefused):
-                    self.has_partitions = False
-                    self._warn_once("partitions", f"{error}; it is read page by page, which takes longer")
-                    break
-        return []
+        return self._get(f"{self._url}/partitions", params, _read_partitions)
 
     def record(self, record_id: str) -> bytes | None:
         """One record by id, layout stripped; None where it is gone, filtered out, or not visible to this key."""
@@ -294,24 +271,19 @@ class Collection:
                 _check_goes_on(page, offset)
             return page
 
+        if window.is_empty:
+            return read(_NO_ROWS)
         return self._get(self._url, self._params(window, params), read, lighter=lighter)
 
     def _params(self, window: ChangeWindow, params: Mapping[str, str]) -> dict[str, str]:
         return {**self._filters, **window.params, **params}
 
     def _get(
-        self,
-        url: str,
-        params: Mapping[str, str],
-        read: Callable[[Answer], T],
-        *,
-        lighter: bool = False,
-        hurried: bool = False,
-        retries: int | None = None,
+        self, url: str, params: Mapping[str, str], read: Callable[[Answer], T], *, lighter: bool = False
     ) -> T:
         """An answer of the collection. 403 and 404 say something of it only if they come first."""
         try:
-            answer = self._ask(url, params, read, lighter=lighter, hurried=hurried, retries=retries)
+            answer = self._ask(url, params, read, lighter=lighter)
         except (NotOffered, NotPermitted) as error:
             if not self._has_answered:
                 raise
@@ -325,25 +297,16 @@ class Collection:
         return answer
 
     def _ask(
-        self,
-        url: str,
-        params: Mapping[str, str],
-        read: Callable[[Answer], T],
-        *,
-        lighter: bool = False,
-        hurried: bool = False,
-        retries: int | None = None,
+        self, url: str, params: Mapping[str, str], read: Callable[[Answer], T], *, lighter: bool = False
     ) -> T:
         return self._session.get(
             url,
             params,
             read,
             endpoint=self.label,
-            retries=self._retries if retries is None else retries,
+            retries=self._retries,
             tally=self.tally,
             lighter=lighter,
-            hurried=hurried,
-            accept=self._accept,
         )
 
     def _total(self, page: Page) -> int:

@@ -73,8 +73,7 @@ class Retries:
         kind: type[EdFiError] = OdsDown if error.reason == NO_CONNECTION else OdsUnreachable
         if isinstance(error, UnusableBody) and not wanted:
             kind = UnusableBody
-        remedy = error.remedy if isinstance(error, Transient) else ""
-        return self._error(kind, f"{wanted}{error.reason}", endpoint, attempts, remedy)
+        return self._error(kind, f"{wanted}{error.reason}", endpoint, attempts, error.remedy)
 
     def _too_large(
         self, error: Oversized, endpoint: str | None, attempts: int, lighter: bool, wanted: str

@@ -35,9 +35,13 @@ What each fault leads to:
     504                                         as 503                                OdsUnreachable; TooHeavy
     410, or 404 "Snapshot not found", while a   none                                  SnapshotGone
       snapshot is read
-    3xx                                         never followed with the token         RequestRefused
+    3xx that only adds or takes a last slash    followed, once, on our own host       as the answer there
+    3xx to the same path elsewhere              never followed with the token         RequestRefused
+    3xx to another path, such as a login page   retry                                 OdsUnreachable
     any other 4xx, 501, 505                     none                                  RequestRefused
-    token request answered 400, 401, 403        none                                  WrongCredentials
+    token request answered 400, 401             key and secret in another form        WrongCredentials
+    token request answered 403                  none                                  WrongCredentials
+    one that the ODS did not write              retry                                 OdsUnreachable
     token request answered 429 (its 15 tokens)  retry                                 OdsUnreachable
     discovery or token address refused          none                                  OdsNotReady
 
@@ -56,7 +60,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TypeVar, Unpack
+from typing import TypeVar
 
 from edfi_dagster.config import OdsSettings, TenantYear
 from edfi_dagster.ods import snapshots
@@ -69,6 +73,7 @@ from edfi_dagster.ods.answers import (
     Unauthorised,
     check_status,
     json_object,
+    parsed,
 )
 from edfi_dagster.ods.budget import Budget
 from edfi_dagster.ods.discovery import Area, Discovery, addresses, read_discovery, undocumented
@@ -79,12 +84,12 @@ from edfi_dagster.ods.errors import (
     UnusableBody,
     WrongCredentials,
 )
-from edfi_dagster.ods.oauth import JSON, TokenRequest
+from edfi_dagster.ods.oauth import TokenRequest
 from edfi_dagster.ods.published import PublishedEndpoints
 from edfi_dagster.ods.retries import Retries
 from edfi_dagster.ods.tally import Tally
 from edfi_dagster.ods.token import Token, TokenLease
-from edfi_dagster.ods.transport import LARGEST_STATEMENT_BYTES, Bounds, Transport
+from edfi_dagster.ods.transport import LARGEST_ANSWER_BYTES, LARGEST_STATEMENT_BYTES, Transport
 
 __all__ = ["Answer", "OdsSession", "Tally"]
 
@@ -93,7 +98,7 @@ T = TypeVar("T")
 CONNECT_SECONDS = 15.0
 READ_SECONDS = 120.0
 _MOST_REFUSALS = 2
-_HEADERS = {"Accept": JSON, "Accept-Encoding": "gzip", "User-Agent": "edfi-dagster"}
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "edfi-dagster"}
 
 
 class OdsSession:
@@ -156,7 +161,9 @@ class OdsSession:
         try:
             return undocumented(self.settings) or read_discovery(
                 self._retries.persist(
-                    lambda retry: json_object(self._get(place, retry=retry, largest=LARGEST_STATEMENT_BYTES))
+                    lambda retry: parsed(
+                        self._get(place, retry=retry, largest=LARGEST_STATEMENT_BYTES), json_object
+                    )
                 ),
                 self.settings,
             )
@@ -186,30 +193,19 @@ class OdsSession:
         retries: int | None = None,
         tally: Tally | None = None,
         lighter: bool = False,
-        accept: str = JSON,
-        **bounds: Unpack[Bounds],
+        largest: int = LARGEST_ANSWER_BYTES,
     ) -> T:
         """GET with the token; ``parse`` turns the answer into what is wanted, or raises UnusableBody.
 
-        ``lighter`` tells that the caller can ask for less, and would rather be told TooHeavy than wait; ``accept`` is the
-        content type asked for.
+        ``lighter`` tells that the caller can ask for less, and would rather be told TooHeavy than wait; ``largest`` is the
+        most bytes the answer may have.
         Raises what the table above says, with tenant, year and ``endpoint`` in the message.
         """
 
         def attempt(retry: bool) -> T:
             def send(token: Token, again: bool) -> T:
-                return parse(
-                    self._get(
-                        url,
-                        params,
-                        token=token,
-                        endpoint=endpoint,
-                        retry=retry or again,
-                        tally=tally,
-                        accept=accept,
-                        **bounds,
-                    )
-                )
+                get = partial(self._get, url, params, token=token, endpoint=endpoint)
+                return parsed(get(retry=retry or again, tally=tally, largest=largest), parse)
 
             return self._with_token(send)
 
@@ -267,16 +263,12 @@ class OdsSession:
         url = snapshots.list_address(
             self.discovery.version, self.url("dataManagementApi"), self.url("changeQueries")
         )
-        found: dict[str, datetime] = {}
-        while True:
-            params = {"offset": str(len(found))} if found else {}
-            try:
-                page = self.get(url, params, snapshots.read_snapshots, endpoint="snapshots")
-            except RequestRefused as error:
-                raise self._no_snapshot(f"the ODS does not list snapshots (HTTP {error.status})") from None
-            if not page.keys() - found.keys():
-                break
-            found |= page
+        try:
+            found = snapshots.all_listed(
+                lambda params: self.get(url, params, snapshots.read_snapshots, endpoint="snapshots")
+            )
+        except RequestRefused as error:
+            raise self._no_snapshot(f"the ODS does not list snapshots (HTTP {error.status})") from None
         if not found:
             raise self._no_snapshot("the ODS has no snapshot")
         return found
@@ -321,15 +313,14 @@ class OdsSession:
         endpoint: str | None = None,
         retry: bool = False,
         tally: Tally | None = None,
-        accept: str = JSON,
-        **bounds: Unpack[Bounds],
+        largest: int = LARGEST_ANSWER_BYTES,
     ) -> Answer:
         for counted in filter(None, (self.tally, tally)):
             counted.add(retry=retry)
-        headers = {**_HEADERS, "Accept": accept}
+        headers = _HEADERS
         if token is not None:
-            headers |= {"Authorization": f"Bearer {token.value}", **self._snapshot_header(url)}
-        answer = self._send("GET", url, headers, endpoint or "", params=params, **bounds)
+            headers = {**_HEADERS, "Authorization": f"Bearer {token.value}", **self._snapshot_header(url)}
+        answer = self._send("GET", url, headers, endpoint or "", params=params, largest=largest)
         if token is not None and answer.status != 401:
             self._token_lease().accept()
         if self._snapshot and snapshots.is_gone(answer) and self._snapshot_header(url):
@@ -365,12 +356,12 @@ class OdsSession:
         *,
         params: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        **bounds: Unpack[Bounds],
+        largest: int = LARGEST_ANSWER_BYTES,
     ) -> Answer:
         owner = endpoint.removesuffix("/deletes").removesuffix("/keyChanges")
         with self.budget.turn(owner) as turn:
             try:
-                answer = self._transport.send(method, url, headers, params=params, body=body, **bounds)
+                answer = self._transport.send(method, url, headers, params=params, body=body, largest=largest)
             except Transient as error:
                 if error.suffering:
                     turn.suffered()
@@ -384,9 +375,10 @@ class OdsSession:
     def _token_lease(self) -> TokenLease:
         with self._starting:
             if self._lease is None:
-                url = self.url("oauth")
+                told = self.discovery.urls.get("oauth", "")
+                url = self.settings.oauth_url or self.url("oauth")
                 key, secret = self.settings.client_id.read(), self.settings.client_secret.read()
-                asking = TokenRequest(self._post, url, key, secret, self.pair)
+                asking = TokenRequest(self._post, url, key, secret, self.pair, told=told)
                 ask = asking.send if self.discovery.version >= (3, 0) else asking.send_twice
                 self._lease = TokenLease(
                     f"{url}\n{key}\n{secret}",
@@ -395,6 +387,6 @@ class OdsSession:
                 )
             return self._lease
 
-    def _post(self, url: str, kind: str, body: bytes) -> Answer:
-        headers = {**_HEADERS, "Content-Type": kind}
+    def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        headers = {**_HEADERS, **headers}
         return self._send("POST", url, headers, "", body=body, largest=LARGEST_STATEMENT_BYTES)

@@ -7,7 +7,7 @@ asked for by ``Use-Snapshot``. Both say so when the snapshot is not there: by 41
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from edfi_dagster.ods.answers import Answer, json_value, problem
@@ -42,6 +42,16 @@ def read_snapshots(answer: Answer) -> dict[str, datetime]:
     if not isinstance(rows, list):
         raise UnusableBody("the list of snapshots is none")
     return dict(_read_snapshot(row) for row in rows)
+
+
+def all_listed(page_from: Callable[[Mapping[str, str]], dict[str, datetime]]) -> dict[str, datetime]:
+    """The snapshots of every page; ``page_from`` reads the page that query parameters ask for."""
+    found: dict[str, datetime] = {}
+    while True:
+        page = page_from({"offset": str(len(found))} if found else {})
+        if not page.keys() - found.keys():
+            return found
+        found |= page
 
 
 def header_of_newest(snapshots: Mapping[str, datetime]) -> Mapping[str, str]:

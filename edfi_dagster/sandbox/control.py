@@ -105,7 +105,7 @@ def _faults(site: Site, store: Store, request: Request, rest: list[str], body: M
 def _permissions(
     site: Site, store: Store, request: Request, rest: list[str], body: Mapping[str, Any]
 ) -> Response:
-    """``POST {"endpoint", "action": "deny"|"withdraw"|"allow", "read"?, "read_changes"?}``."""
+    """``POST {"endpoint", "action": "deny"|"withdraw"|"allow"|"hide"|"show", "read"?, "read_changes"?, "ids"?}``."""
     if request.method == "POST":
         endpoint = _endpoint(store, str(body.get("endpoint", ""))).path
         match body.get("action"):
@@ -119,8 +119,14 @@ def _permissions(
                 store.withdraw(endpoint)
             case "allow":
                 store.allow(endpoint)
+            case "hide":
+                store.hide(endpoint, *map(str, body.get("ids", ())))
+            case "show":
+                store.show(endpoint, *map(str, body.get("ids", ())))
             case other:
-                raise errors.bad_request(f"The action must be deny, withdraw or allow, not {other!r}.")
+                raise errors.bad_request(
+                    f"The action must be deny, withdraw, allow, hide or show, not {other!r}."
+                )
     denied = {"reads": sorted(store.denied_reads), "changes": sorted(store.denied_changes)}
     return json_response({"denied": denied, "withdrawn": sorted(store.withdrawn)})
 
@@ -151,20 +157,6 @@ def _settings(
     return json_response({"latency": s.latency, "max_page": s.max_page, "token_seconds": s.token_seconds})
 
 
-def _oddities(
-    site: Site, store: Store, request: Request, rest: list[str], body: Mapping[str, Any]
-) -> Response:
-    """``POST`` fields of ``oddities.Oddities`` to set, ``DELETE`` for an ordinary ODS."""
-    if request.method == "DELETE":
-        store.oddities.clear()
-    elif request.method == "POST":
-        try:
-            store.oddities.set(body)
-        except ValueError as error:
-            raise errors.bad_request(str(error)) from None
-    return json_response({})
-
-
 def _endpoint(store: Store, path: str) -> Endpoint:
     found = store.model.get(path)
     if found is None:
@@ -178,7 +170,6 @@ _HANDLERS = {
     "transactions": _transactions,
     "states": _states,
     "faults": _faults,
-    "oddities": _oddities,
     "permissions": _permissions,
     "requests": _requests,
     "settings": _settings,

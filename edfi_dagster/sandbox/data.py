@@ -17,7 +17,6 @@ from edfi_dagster.sandbox.database import Reader
 from edfi_dagster.sandbox.filters import normalised_id
 from edfi_dagster.sandbox.generations import Generation
 from edfi_dagster.sandbox.model import Endpoint
-from edfi_dagster.sandbox.oddities import content_types
 from edfi_dagster.sandbox.store import Store
 
 TRANSACTION_HEADER = "x-sandbox-transaction"
@@ -40,15 +39,10 @@ class DataApi:
     def generation(self) -> Generation:
         return self.store.generation
 
-    @property
-    def offers_changes(self) -> bool:
-        return self.generation.change_queries and self.store.oddities.change_queries
-
     async def answer(self, request: Request, segments: list[str], parameters: Mapping[str, str]) -> Response:
         """Answer ``/{namespace}/{resource}[/…]``; ``parameters`` have lower-case names."""
         path = segments if self.generation.namespaces else ["ed-fi", *segments]
-        known = self.store.oddities.known_as("/".join(path[:2]))
-        endpoint = self.store.model.get(known) if len(path) >= 2 else None
+        endpoint = self.store.model.get("/".join(path[:2])) if len(path) >= 2 else None
         if endpoint is None or endpoint.path in self.store.withdrawn or len(path) > 3:
             raise errors.no_such_route()
         if request.method != "GET":
@@ -103,33 +97,13 @@ class DataApi:
     ) -> Response:
         kind = rest[0].lower() if rest else ""
         if kind in ("deletes", "keychanges"):
-            if not self.store.oddities.snapshot_changes and self.store.snapshots.asked_for(request.headers):
-                raise errors.unexpected()
-            return self._spelled(self._changes(endpoint, kind, parameters, reader))
+            return self._changes(endpoint, kind, parameters, reader)
         if endpoint.path in self.store.denied_reads:
             raise errors.access_denied("resource", endpoint.path)
-        accept, implicit = request.headers.get("accept", ""), self.generation.profiles_implied
-        profile = self.store.oddities.profile(endpoint, accept, implicit=implicit)
         if kind and not (kind == "partitions" and self.generation.cursor):
-            return self._spelled(self._item(request, endpoint, rest[0], reader), endpoint, profile)
+            return self._item(request, endpoint, rest[0], reader)
         asked = Collection(self.store, endpoint, reader, parameters, self.max_page)
-        if kind:
-            return asked.partitions()
-        return self._spelled(asked.page(self.between_reads), endpoint, profile)
-
-    def _spelled(
-        self, response: Response, endpoint: Endpoint | None = None, profile: str | None = None
-    ) -> Response:
-        """An answer with what the profile leaves of its records, spelled as this ODS does."""
-        oddities, body = self.store.oddities, bytes(response.body)
-        headers = dict(response.headers)
-        if endpoint and profile and body:
-            body = oddities.shaped(endpoint, profile, body)
-            headers["content-type"] = content_types(endpoint, [profile])[0]
-        elif not oddities.spellings:
-            return response
-        headers.pop("content-length", None)
-        return Response(oddities.spelled(body), response.status_code, headers=headers)
+        return asked.partitions() if kind else asked.page(self.between_reads)
 
     def _item(self, request: Request, endpoint: Endpoint, given_id: str, reader: Reader) -> Response:
         if given_id.lower() == "partitions":
@@ -137,15 +111,21 @@ class DataApi:
         row = reader.by_id(endpoint, normalised_id(given_id))
         if row is None:
             raise errors.not_found()
+        self._check_visible(endpoint, row.id)
         tag = etag(row)
         if request.headers.get("if-none-match", "").strip('"') == tag:
             return Response(status_code=304, headers={"ETag": f'"{tag}"'})
         return Response(row.text[2:].replace(b"\n  ", b"\n"), headers={**JSON, "ETag": f'"{tag}"'})
 
+    def _check_visible(self, endpoint: Endpoint, row_id: str) -> None:
+        """Raises ``ApiError`` 403 for a record of an organization that is not the key's."""
+        if row_id in self.store.hidden_ids(endpoint):
+            raise errors.no_relationship()
+
     def _changes(
         self, endpoint: Endpoint, kind: str, parameters: Mapping[str, str], reader: Reader
     ) -> Response:
-        offered = self.offers_changes and (kind == "deletes" or self.generation.key_changes)
+        offered = self.generation.change_queries and (kind == "deletes" or self.generation.key_changes)
         if not (offered and endpoint.tracks_changes):
             raise errors.no_such_route()
         if endpoint.path in self.store.denied_changes:
@@ -164,6 +144,8 @@ class DataApi:
         transaction = request.headers.get(TRANSACTION_HEADER)
         if_match = request.headers.get("if-match")
         body = await read_body(request) if request.method != "DELETE" else {}
+        if rest:
+            self._check_visible(endpoint, normalised_id(rest[0]))
         with self.store.writing(transaction) as writer:
             if request.method == "POST":
                 if "id" in body:

@@ -209,37 +209,18 @@ def access_denied(action: str, path: str) -> ApiError:
     )
 
 
-def profile_wanted(content_types: Sequence[str]) -> ApiError:
-    listed = "', '".join(content_types)
+def no_relationship() -> ApiError:
+    """403 for one record: the key's organizations have no relationship with it."""
     return ApiError(
         403,
-        "security:data-policy:incorrect-usage",
-        "Data Policy Failure Due to Incorrect Usage",
-        "A data policy failure was encountered. The request was not constructed correctly for the data policy that has"
-        " been applied to this data for the caller.",
+        "security:authorization:access-denied:resource",
+        "Authorization Denied",
+        "Access to the requested data could not be authorized.",
         errors=[
-            "Based on profile assignments, one of the following profile-specific content types is required when"
-            f" requesting this resource: '{listed}'"
+            "No relationships have been established between the caller's education organization id claims"
+            " and the resource item's values."
         ],
     )
-
-
-def wrong_profile(error: str) -> ApiError:
-    return ApiError(
-        400,
-        "profile:invalid-profile-usage",
-        "Invalid Profile Usage",
-        "The request construction was invalid with respect to usage of a data policy.",
-        errors=[error],
-    )
-
-
-def feature_disabled(feature: str) -> ApiError:
-    return ApiError(404, "feature-disabled", "Feature Disabled", f"The {feature} feature is disabled.")
-
-
-def unexpected() -> ApiError:
-    return ApiError(500, "system", "System Error", "An unexpected problem has occurred.")
 
 
 def unauthenticated(error: str) -> ApiError:

@@ -16,7 +16,6 @@ from edfi_dagster.sandbox import changes, documents, errors
 from edfi_dagster.sandbox.database import ALL_VERSIONS, EVERYTHING, Reader, Row, connect, first_position
 from edfi_dagster.sandbox.generations import NEWEST, generation
 from edfi_dagster.sandbox.model import Body, Endpoint, Model, model
-from edfi_dagster.sandbox.oddities import Oddities
 from edfi_dagster.sandbox.snapshots import Snapshots
 from edfi_dagster.sandbox.writes import Overlay, Writer
 
@@ -43,7 +42,7 @@ class Store:
         self.denied_reads: set[str] = set()
         self.denied_changes: set[str] = set()
         self.withdrawn: set[str] = set()
-        self.oddities = Oddities()
+        self.hidden: dict[int, set[str]] = {}
         self.transactions: dict[str, Transaction] = {}
         self._path = path
         self._states: dict[str, sqlite3.Connection] = {}
@@ -230,9 +229,27 @@ class Store:
         self.withdrawn.add(self.endpoint(endpoint).path)
 
     def allow(self, endpoint: str) -> None:
-        """Undo ``deny`` and ``withdraw``."""
+        """Undo ``deny``, ``withdraw`` and ``hide``."""
+        found = self.endpoint(endpoint)
         for refused in (self.denied_reads, self.denied_changes, self.withdrawn):
-            refused.discard(self.endpoint(endpoint).path)
+            refused.discard(found.path)
+        self.hidden.pop(found.number, None)
+
+    def hide(self, endpoint: str, *ids: str) -> None:
+        """Make records invisible to the key, as those of an organization that is not the key's.
+
+        The ODS leaves them out of pages, counts, ``/deletes`` and ``/keyChanges``, and answers 403 by id. Nothing
+        about the records changes: no change version, no tombstone.
+        """
+        self.hidden.setdefault(self.endpoint(endpoint).number, set()).update(ids)
+
+    def show(self, endpoint: str, *ids: str) -> None:
+        """Undo ``hide`` for some records: they appear with the change versions that they had."""
+        self.hidden.get(self.endpoint(endpoint).number, set()).difference_update(ids)
+
+    def hidden_ids(self, endpoint: Endpoint) -> set[str]:
+        """The ids that the key may not see."""
+        return self.hidden.get(endpoint.number, set())
 
     # states ---------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ RAW_COLUMNS = (
 )
 
 LEASES = "_meta_leases"
+COUNT_CHECKS = "_meta_count_checks"
 
 LONGEST_WAIT_SECONDS = 600.0
 """How long a run waits for another process to let a DuckDB file go."""
@@ -48,10 +49,13 @@ edfi_column_name VARCHAR, num_matches BIGINT, num_rows BIGINT, match_rate DOUBLE
 _LEASES = (
     "tenant_code VARCHAR, api_year INTEGER, holder VARCHAR, renewed_at {timestamp}, last_stamp {timestamp}"
 )
+_COUNT_CHECKS = """tenant_code VARCHAR, api_year INTEGER, name VARCHAR, pull_date DATE, pull_timestamp {timestamp},
+ods_count BIGINT, current_rows BIGINT"""
 
 
 def side_tables(names: TableNames, **types: str) -> dict[str, str]:
-    """Table → column definitions of the tables beside the raw ones: those edu_edfi_airflow has, and the leases.
+    """Table → column definitions of the tables beside the raw ones: those edu_edfi_airflow has, the leases, and
+    when which counts were compared.
 
     ``types`` are the warehouse's names for ``json`` and ``timestamp`` (without zone).
     """
@@ -61,6 +65,7 @@ def side_tables(names: TableNames, **types: str) -> dict[str, str]:
         names.run_log: _RUN_LOG,
         names.student_id_match_rates: _MATCH_RATES,
         LEASES: _LEASES,
+        COUNT_CHECKS: _COUNT_CHECKS,
     }
     return {table: definition.format(**types) for table, definition in columns.items()}
 
@@ -170,7 +175,8 @@ class Connection(Dialect, Protocol):
         """Make temporary table or view ``name`` (v, filename, file_row_number, read_order) of files of the lake.
 
         ``read_order`` rises over the files in their order and over the lines of each. Made outside of transactions.
-        Returns how many lines the files hold.
+        Returns how many lines the files hold. Raises DamagedFile where one is not what its manifest lists, also where it
+        was replaced while it was read; LakeError.
         """
         ...
 

@@ -22,6 +22,7 @@ import duckdb
 from edfi_dagster.config import TenantYear
 from edfi_dagster.config.warehouse import TableNames
 from edfi_dagster.lake.manifest import PulledFile
+from edfi_dagster.lake.proof import local_copies
 from edfi_dagster.lake.store import LakeStore
 from edfi_dagster.warehouse.contract import (
     LONGEST_WAIT_SECONDS,
@@ -87,7 +88,7 @@ class DuckDBConnection:
         empty = "SELECT NULL::JSON AS v, NULL::VARCHAR AS path, 0::BIGINT AS read_order WHERE FALSE"
         lines, paths = _quoted(f"{name}_lines"), _quoted(f"{name}_paths")
         names = [file.path for file in files]
-        with self._lake.local_files(names) as local:
+        with local_copies(self._lake, files) as local:
             places = [str(place) for place in local]
             source = _lines(places) if places else empty
             self._execute(f"CREATE OR REPLACE TEMP TABLE {lines} AS {source}")
@@ -325,7 +326,7 @@ def _lines(places: Sequence[str]) -> str:
     return (
         "SELECT json AS v, filename AS path, row_number() OVER () AS read_order "
         f"FROM read_json_objects([{listed}], format='newline_delimited', compression='{compression}', "
-        "filename=true, maximum_object_size=268435456)"
+        "filename=true, hive_partitioning=false, maximum_object_size=268435456)"
     )
 
 

@@ -6,11 +6,13 @@ the lease is still this run's and that the watermark is the one its pull started
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.lake.manifest import PulledFile
+from edfi_dagster.lake.proof import DamagedFile
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.errors import OdsRestored
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
@@ -135,8 +137,8 @@ def _stage(connection: Connection, endpoint: Endpoint, read: dict[RecordKind, Re
     """Stage the lines of each manifest, and in ``staged_<kind>`` which of them count."""
     for kind, reading in read.items():
         if reading.manifest is not None:
-            files = [file.loadable for file in reading.manifest.files]
-            _stage_lines(connection, f"staged_{kind}_lines", files)
+            with _named([reading]):
+                _stage_lines(connection, f"staged_{kind}_lines", reading.manifest.files)
             key = tuple(endpoint.key.values()) if kind == RECORDS else ()
             source = f"(SELECT *, CAST(NULL AS VARCHAR) AS name FROM staged_{kind}_lines)"
             _keep_last_reads(connection, kind, source, key)
@@ -151,6 +153,16 @@ def _stage_lines(connection: Connection, name: str, files: Sequence[PulledFile])
             f"the lake holds {found} rows at {files[0].path} and beside it, its manifest says {expected}; "
             "run again with full_refresh to pull them anew"
         )
+
+
+@contextmanager
+def _named(readings: Sequence[Reading]) -> Iterator[None]:
+    """Say of a damaged file which tenant, year and endpoint it is of."""
+    try:
+        yield
+    except DamagedFile as error:
+        entry = next(r.entry for r in readings if r.manifest and error.path in r.manifest.paths)
+        raise error.of(f"{entry.pair} {entry.endpoint.path}") from None
 
 
 def _keep_last_reads(connection: Connection, kind: RecordKind, source: str, key: Sequence[str]) -> None:
@@ -196,9 +208,10 @@ def _stage_descriptors(connection: Connection, readings: Sequence[Reading]) -> N
         file.path: (reading.entry.endpoint.snake, file)
         for reading in readings
         if reading.manifest
-        for file in (stored.loadable for stored in reading.manifest.files)
+        for file in reading.manifest.files
     }
-    _stage_lines(connection, "staged_records_lines", [file for _, file in files.values()])
+    with _named(readings):
+        _stage_lines(connection, "staged_records_lines", [file for _, file in files.values()])
     connection.run("CREATE OR REPLACE TEMPORARY TABLE staged_names (filename VARCHAR, name VARCHAR)")
     if files:
         connection.run(

@@ -15,6 +15,7 @@ from snowflake.connector import SnowflakeConnection, errors
 from edfi_dagster.config.warehouse import STATEMENT_TIMEOUT
 from edfi_dagster.config.warehouse import SnowflakeWarehouse as SnowflakeConfig
 from edfi_dagster.warehouse.contract import WarehouseError
+from edfi_dagster.warehouse.snowflake_sql import identifier
 
 STATEMENT_SECONDS = 600
 _LOGIN_SECONDS = 60
@@ -47,8 +48,8 @@ def connection_options(config: SnowflakeConfig, tag: Mapping[str, object]) -> di
         **_credentials(config),
         **{name: value for name, value in place.items() if value is not None},
         "protocol": config.protocol,
-        "database": config.database.upper(),
-        "schema": config.schema_name.upper(),
+        "database": identifier(config.database),
+        "schema": identifier(config.schema_name),
         "paramstyle": "qmark",
         "application": "edfi_dagster",
         "login_timeout": _LOGIN_SECONDS,

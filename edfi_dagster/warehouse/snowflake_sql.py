@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from edfi_dagster.config.warehouse import UNQUOTED, TableNames, stage_parts
 from edfi_dagster.config.warehouse import SnowflakeWarehouse as SnowflakeConfig
-from edfi_dagster.config.warehouse import TableNames
 from edfi_dagster.warehouse.contract import (
     LEASES,
     RawTable,
@@ -31,7 +31,7 @@ KEY_CHANGES_COLUMN = "is_key_changes"
 _RAW_COLUMNS = """tenant_code VARCHAR, api_year INTEGER, pull_date DATE, pull_timestamp TIMESTAMP_NTZ,
 file_row_number INTEGER, filename VARCHAR, name VARCHAR, ods_version VARCHAR, data_model_version VARCHAR, v VARIANT"""
 _PLACE = re.compile(r"[A-Za-z0-9_.=/-]+")
-_STAGE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*){0,2}")
+_PLAIN_STAGE = re.compile(r"""[A-Za-z0-9_$."]*""")
 # In a path that PUT reads, * and ? stand for other files.
 _WILD = re.compile(r"[*?\[\]\x00-\x1f]")
 
@@ -41,10 +41,15 @@ class SnowflakeDialect:
 
     def __init__(self, database: str, schema: str, names: TableNames) -> None:
         self.names = names
-        self.schema = f"{quoted(database)}.{quoted(schema)}"
+        self._place = f"{identifier(database)}.{identifier(schema)}"
+        self.schema = f"{_exactly(stored(database))}.{_exactly(stored(schema))}"
 
     def table(self, name: str) -> str:
         return f"{self.schema}.{quoted(name)}"
+
+    def qualified(self, name: str) -> str:
+        """The name of something that is ours, such as the file format, in quotes only if database or schema need them."""
+        return f"{self._place}.{name}"
 
     def text(self, path: str, column: str = "v") -> str:
         steps = ".".join(_exactly(step) for step in path.split("."))
@@ -73,6 +78,19 @@ def quoted(name: str) -> str:
     return _exactly(name.upper())
 
 
+def stored(name: str) -> str:
+    """What Snowflake calls a database, schema or stage of the configuration: in capitals, if SQL needs no quotes for it."""
+    if UNQUOTED.fullmatch(name):
+        return name.upper()
+    return name[1:-1] if name.startswith('"') else name
+
+
+def identifier(name: str) -> str:
+    """That name for SQL and for signing in, in quotes only if it needs them."""
+    found = stored(name)
+    return found if UNQUOTED.fullmatch(found) and found == found.upper() else _exactly(found)
+
+
 def _exactly(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
@@ -85,19 +103,26 @@ def literal(text: str) -> str:
 
 
 def stage_place(stage: str, path: str) -> str:
-    """``@stage/path``. Raises WarehouseError for a character that would need quotes, which no path of the lake holds."""
+    """``@stage/path``, in quotes if the stage's name needs them.
+
+    Raises WarehouseError for a character in ``path`` that would need quotes, which no path of the lake holds.
+    """
     if not _PLACE.fullmatch(path) or ".." in path:
         raise WarehouseError(
             f"Snowflake: {path!r} cannot be a path in a stage; use letters, digits, _, . and -"
         )
-    return f"@{stage}/{path}"
+    place = f"@{stage}/{path}"
+    return place if _PLAIN_STAGE.fullmatch(stage) else literal(place)
 
 
 def stage_name(stage: str) -> str:
-    """The stage of the configuration. Raises WarehouseError where that is no name."""
-    if not _STAGE.fullmatch(stage):
-        raise WarehouseError(f"Snowflake: {stage!r} is no stage's name; write database.schema.stage")
-    return stage.upper()
+    """The stage of the configuration, for SQL. Raises WarehouseError if that is not a name."""
+    try:
+        return ".".join(map(identifier, stage_parts(stage)))
+    except ValueError:
+        raise WarehouseError(
+            f"Snowflake: {stage!r} is no stage's name; write database.schema.stage"
+        ) from None
 
 
 def put_sql(file: str, place: str) -> str:
@@ -183,7 +208,8 @@ def grant_comments(
     """What an administrator does once, as comments: the stage of a remote lake, and what the loading role needs."""
     role = quoted(config.role or "<role>")
     yield f"-- GRANT USAGE ON WAREHOUSE {quoted(config.warehouse or '<warehouse>')} TO ROLE {role}"
-    yield f"-- GRANT USAGE ON DATABASE {quoted(config.database)} TO ROLE {role}"
+    database = _exactly(stored(config.database))
+    yield f"-- GRANT USAGE ON DATABASE {database} TO ROLE {role}"
     yield f"-- GRANT USAGE, CREATE TABLE, CREATE VIEW ON SCHEMA {dialect.schema} TO ROLE {role}"
     for which in ("ALL", "FUTURE"):
         rights = "SELECT, INSERT, UPDATE, DELETE"
@@ -194,13 +220,13 @@ def grant_comments(
     if is_local_lake:
         yield f"-- GRANT READ, WRITE ON STAGE {dialect.table(INTERNAL_STAGE)} TO ROLE {role}"
         return
-    stage = stage_name(config.stage)
+    stage, parts = stage_name(config.stage), list(map(identifier, stage_parts(config.stage)))
     yield (
         f"-- CREATE STAGE IF NOT EXISTS {stage} URL = {literal(lake_uri.rstrip('/') + '/')} "
         "STORAGE_INTEGRATION = <integration>"
     )
-    if stage.count(".") == 2 and stage.partition(".")[0] != config.database.upper():
-        yield f"-- GRANT USAGE ON DATABASE {stage.partition('.')[0]} TO ROLE {role}"
-    if "." in stage:
-        yield f"-- GRANT USAGE ON SCHEMA {stage.rpartition('.')[0]} TO ROLE {role}"
+    if len(parts) == 3 and parts[0] != identifier(config.database):
+        yield f"-- GRANT USAGE ON DATABASE {parts[0]} TO ROLE {role}"
+    if len(parts) > 1:
+        yield f"-- GRANT USAGE ON SCHEMA {'.'.join(parts[:-1])} TO ROLE {role}"
     yield f"-- GRANT USAGE ON STAGE {stage} TO ROLE {role}"

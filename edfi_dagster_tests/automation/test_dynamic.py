@@ -108,3 +108,32 @@ def test_a_full_refresh_is_never_narrowed(make_bench: MakeBench, instance: dg.Da
     )
     assert not request.asset_selection
     assert request.run_config == {"resources": {"edfi_run": {"config": {"full_refresh": True}}}}
+
+
+def test_what_leaves_no_tombstone_is_selected_by_its_count(
+    make_bench: MakeBench, instance: dg.DagsterInstance
+) -> None:
+    bench = make_bench(
+        "schoolYearTypes",
+        "students",
+        "locations",
+        run_type="dynamic",
+        verify_counts="off",
+        change_version_overlap=0,
+        year={"schedule": "0 2 * * *"},
+    )
+    bench.lets_go = True
+    bench.store.deny("students", read=False)
+    body = {"schoolYear": 2061, "schoolYearDescription": "2061", "currentSchoolYear": False}
+    year, gone = bench.store.post("schoolYearTypes", body), bench.add_student(1)
+    daemon = Daemon(build(bench.platform), instance, Clock())
+    assert daemon.execute(daemon.schedule(SCHEDULE).requests[0]).success
+    assert daemon.schedule(SCHEDULE).requests == []
+    for endpoint, record_id in (("schoolYearTypes", year), ("students", gone)):
+        bench.store.delete(endpoint, record_id)
+        bench.store.next_version()
+        (request,) = daemon.schedule(SCHEDULE).requests
+        snake = bench.endpoint(endpoint).snake
+        assert {f"ed_fi/{snake}", f"raw_edfi_3/{snake}"} <= selected(request) <= family(snake)
+        assert daemon.execute(request).success
+        bench.verify()

@@ -26,8 +26,8 @@ from hypothesis.stateful import (
 )
 
 from edfi_dagster.checks.counts import counted_and_compared
-from edfi_dagster.checks.drift import Comparison
 from edfi_dagster.checks.resync import resync
+from edfi_dagster.extract.comparison import Comparison
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.sandbox import SandboxServer
 from edfi_dagster_tests.assets.runs import run as run_in_dagster

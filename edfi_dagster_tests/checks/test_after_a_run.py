@@ -48,3 +48,45 @@ def test_tables_are_compared_with_the_count_of_the_ods_and_the_run_is_summed_up(
     assert ("ed-fi/students", 1, "loaded") in [
         (row.data["endpoint"], row.data["loaded"], row.data["result"]) for row in summary.records
     ]
+
+
+@pytest.mark.parametrize("run_type", ["bulk", "default"])
+@pytest.mark.parametrize("mode", ["report", "repair"])
+def test_what_left_without_a_tombstone_is_reported_or_refreshed_in_every_shape(
+    make_bench: MakeBench, instance: dg.DagsterInstance, run_type: str, mode: str
+) -> None:
+    bench = make_bench(
+        "students", "schoolYearTypes", run_type=run_type, verify_counts=mode, change_version_overlap=0
+    )
+    body = {"schoolYear": 2061, "schoolYearDescription": "2061", "currentSchoolYear": False}
+    year = bench.store.post("schoolYearTypes", body)
+    assert run(bench, instance).success
+    bench.query("UPDATE edfi3._meta_count_checks SET pull_timestamp = pull_timestamp - INTERVAL '1 day'")
+    bench.store.delete("schoolYearTypes", year)
+    bench.store.hide("students", bench.store.ids("students")[0])
+    result = run(bench, instance)
+    assert result.success
+    bench.verify(["schoolYearTypes"])
+    rows = bench.store.count("students") - (mode == "repair")
+    assert len(bench.current("students")) == rows
+    made = materialized(instance, result)
+    assert made["raw_edfi_3/school_year_types"]["edfi/full_refresh"]
+    assert ("raw_edfi_3/students" in made) == (mode == "repair")
+
+    (record,) = instance.fetch_observations(TENANT_YEARS, limit=1).records
+    observation = record.event_log_entry.asset_observation
+    assert observation is not None
+    assert observation.metadata["edfi/compared"].value == 2
+    warned = [
+        e.user_message for e in instance.all_logs(result.run_id) if "no delta settles that" in e.user_message
+    ]
+    told = instance.fetch_observations(dg.AssetKey(["raw_edfi_3", "students"]), limit=1).records
+    if mode == "repair":
+        assert not warned and not told
+        return
+    numbers = {"ods_count": rows - 1, "current_rows": rows}
+    assert observation.metadata["edfi/differing"].value == {"ed-fi/students": numbers}
+    assert len(warned) == 1
+    on_table = told[0].event_log_entry.asset_observation
+    assert on_table is not None
+    assert {n: on_table.metadata[f"edfi/{n}"].value for n in numbers} == numbers

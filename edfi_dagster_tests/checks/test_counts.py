@@ -8,7 +8,7 @@ import pytest
 from edfi_dagster.assets.keys import AssetKeys, partition_key, partitions_of
 from edfi_dagster.assets.materializations import log
 from edfi_dagster.checks.counts import build_counts_check, counted_and_compared, evaluations
-from edfi_dagster.checks.drift import Comparison
+from edfi_dagster.extract.comparison import Comparison
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster_tests.assets.runs import failure, run
 from edfi_dagster_tests.bench import PAIR, SECRET_VARIABLE, Bench, MakeBench

@@ -349,3 +349,22 @@ def test_json_schema_accepts_what_is_right_and_refuses_unknown_keys() -> None:
         assert list(validator.iter_errors(wrong)), text
     words = typed | {"extract": {"resources": "all", "descriptors": "none"}}
     assert list(validator.iter_errors(words)) == []
+
+
+@pytest.mark.parametrize("written", ["off", "'off'", "false"])
+def test_verify_counts_may_be_off_however_yaml_reads_it(written: str) -> None:
+    document = f"""
+extract: {{verify_counts: {written}}}
+tenants:
+  grand_bend:
+    years:
+      2025: {{base_url: "https://a.org/api", client_id: {{env: K}}, client_secret: {{env: S}}}}
+      2026:
+        base_url: https://b.org/api
+        client_id: {{env: K}}
+        client_secret: {{env: S}}
+        extract: {{verify_counts: repair}}
+"""
+    platform = parse_platform(document, "platform.yaml", Path())
+    modes = [platform.ods(pair).extract.verify_counts for pair in platform.pairs()]
+    assert modes == ["off", "repair"]

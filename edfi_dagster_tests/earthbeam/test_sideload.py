@@ -15,6 +15,7 @@ from edfi_dagster.earthbeam.result import WrittenOutput
 from edfi_dagster.earthbeam.sideload import Versions, replay_sideloads, sideload
 from edfi_dagster.earthbeam.workspace import Workspace, workspace
 from edfi_dagster.lake.manifest import manifests, stamps
+from edfi_dagster.lake.store import LakeError
 from edfi_dagster.warehouse.contract import WarehouseError
 from edfi_dagster_tests.bench import PAIR
 from edfi_dagster_tests.earthbeam.conftest import BundleBench, MakeBundleBench
@@ -167,6 +168,25 @@ def test_a_load_that_fails_leaves_nothing_and_is_loaded_once_afterwards(
 
 
 @pytest.mark.both_storages
+def test_a_damaged_file_is_not_replayed_and_stops_no_other_name(loading: Loading) -> None:
+    bench = loading.bench
+    loading.load(result(600052))
+    loading.load(result(600053), resource="studentAssessments")
+    kept = loading.load_file(loading.space.outputs / "studentAssessments.jsonl", grain="PSAT")
+    damaged = sorted(
+        path for stamp in stamps(bench.lake, PAIR) for m in manifests(bench.lake, PAIR, stamp) for path in m.paths
+        if m.name == NAME
+    )[0]  # fmt: skip
+    with bench.lake.writing(damaged) as stream:
+        stream.write(b"other")
+    bench.move_to_warehouse("rebuilt")
+    with pytest.raises(
+        LakeError, match=f"grand_bend/2025 {NAME}: .* is not the file that its manifest lists"
+    ):
+        list(replay_sideloads(bench.lake, bench.warehouse, PAIR, tell=bench.told.append))
+    assert (loading.scores(), len(loading.scores(kept.name))) == ([], 1)
+
+
 def test_a_rebuild_replays_sideloads_from_the_last_full_refresh_on(loading: Loading) -> None:
     bench = loading.bench
     loading.load(result(600052, 1), result(600053, 1))

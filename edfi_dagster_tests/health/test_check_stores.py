@@ -105,9 +105,9 @@ def test_tables_are_missing_until_they_are_made(tmp_path: Path) -> None:
     assert "the next run makes them" in found["tables"].remedy
     open_warehouse(platform, open_lake(platform.lake), print).prepare(tables_of(ENDPOINTS[:1]))
     found = the_warehouse(platform)
-    assert found["tables"].found == f"1 of 7 are missing: {ENDPOINTS[1].snake}"
+    assert found["tables"].found == f"1 of 8 are missing: {ENDPOINTS[1].snake}"
     open_warehouse(platform, open_lake(platform.lake), print).prepare(tables_of(ENDPOINTS))
-    assert the_warehouse(platform)["tables"].found == "all 7 are there"
+    assert the_warehouse(platform)["tables"].found == "all 8 are there"
 
 
 def test_a_ledger_of_airflow_without_its_column_fails(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_snowflake_is_signed_in_to_and_its_tables_looked_for(
     warehouse = open_warehouse(platform, open_lake(platform.lake), print)
     warehouse.setup(tables_of(ENDPOINTS))
     warehouse.close()
-    assert the_warehouse(platform)["tables"].found == "all 7 are there"
+    assert the_warehouse(platform)["tables"].found == "all 8 are there"
 
 
 def test_a_warehouse_without_its_secret_names_the_variable(

@@ -289,3 +289,16 @@ def test_counts_of_many_pairs_are_kept_apart(make_bench: MakeBench) -> None:
     assert of(first, "students").rows == Rows(bench.store.count("students"), is_exact=True)
     assert stored.rows[other]["students"] == stored.rows[other]["sex_descriptors"] == Rows(2, is_exact=True)
     assert not second.loaded  # rows alone are no proof of a pull
+
+
+def test_drift_is_also_what_a_run_compared(make_bench: MakeBench) -> None:
+    bench = make_bench("students", "sessions", change_version_overlap=0)
+    bench.store.hide("students", bench.store.ids("students")[0])
+    bench.materialize()
+    bench.query("UPDATE edfi3._meta_count_checks SET pull_timestamp = pull_timestamp - INTERVAL '1 day'")
+    assert of(seen(bench)[1], "students").drift is None  # older than the last pull
+    bench.store.hide("students", bench.store.ids("students")[1])
+    bench.materialize()
+    _, pair = seen(bench)
+    assert [(s.endpoint.name, s.drift) for s in pair.drifted] == [("students", 1)]
+    assert of(pair, "sessions").drift == 0

@@ -11,6 +11,7 @@ from edfi_dagster.config import TenantYear
 from edfi_dagster.lake import paths
 from edfi_dagster.ods.catalogue import find_endpoints, standard_endpoints
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
+from edfi_dagster.warehouse.snowflake_sql import stage_place
 
 PAIR = TenantYear("grand_bend", 2025)
 STAMP = datetime(2026, 3, 8, 2, 3, 4, tzinfo=UTC)
@@ -54,3 +55,22 @@ def test_no_two_endpoints_of_the_standard_share_a_path() -> None:
         paths.part_path(paths.pull_folder(PAIR, STAMP, e, RECORDS), e.snake, 0, "zstd") for e in endpoints
     }
     assert len(found) == len(endpoints)
+
+
+FOLDERS = {
+    "grand_bend": "grand_bend",
+    "A-1.b": "A-1.b",
+    "48227901": "48227901",
+    "Grand Bend": "Grand=20Bend",
+    "Grand=20Bend": "Grand=3D20Bend",
+    "St. Mary's": "St.=20Mary=27s",
+    "Cañon City": "Ca=C3=B1on=20City",
+    "A&M (255901)": "A=26M=20=28255901=29",
+}
+
+
+def test_a_tenants_folder_needs_no_quotes_and_is_its_own() -> None:
+    assert {code: paths.pair_folder(TenantYear(code, 2025)) for code in FOLDERS} == {
+        code: f"{folder}/2025" for code, folder in FOLDERS.items()
+    }
+    assert all(stage_place("S", f"{folder}/").startswith("@S/") for folder in FOLDERS.values())

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from hashlib import md5, sha256
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import duckdb
 import pytest
@@ -22,6 +23,7 @@ from edfi_dagster.config import ConfigError
 from edfi_dagster.lake import s3_upload
 from edfi_dagster.lake.manifest import manifests, stamps
 from edfi_dagster.lake.s3 import S3Lake
+from edfi_dagster.lake.s3_client import S3Client
 from edfi_dagster.lake.s3_upload import PART_BYTES, part_size
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster_tests.bench import PAIR, Bench
@@ -170,6 +172,21 @@ def test_every_write_asks_for_the_encryption(
         assert held == asked.get("encryption", "AES256")
 
 
+def test_digest_reads_only_what_this_process_did_not_send_or_read(
+    s3_lake: S3Lake, gate: Gate, bucket: Bucket
+) -> None:
+    with s3_lake.writing("t/f") as stream:
+        stream.write(b"one")
+    assert s3_lake.digest("t/f") == sha256(b"one").hexdigest()
+    assert gate.kinds() == ["PUT", "HEAD"]
+    bucket.client.put_object(Bucket=bucket.name, Key="edfi/lake/t/f", Body=b"two")
+    for _ in range(2):
+        assert s3_lake.digest("t/f") == sha256(b"two").hexdigest()
+    assert gate.kinds()[2:] == ["HEAD", "GET", "HEAD"]
+    with pytest.raises(LakeError, match="no such file"):
+        s3_lake.digest("t/g")
+
+
 # -- listing ----------------------------------------------------------------------------------------------
 
 
@@ -273,3 +290,13 @@ def test_nights_and_a_rebuild_on_a_bucket(make_bench: Callable[..., Bench], buck
     bench.rebuild()
     bench.verify()
     assert bench.state()[:2] == (rows, deleted)
+
+
+@pytest.mark.parametrize("name", ["Stadium_Lake", "edu.stadium.lake", "under_score", "A" * 255])
+def test_bucket_with_a_name_of_before_2018_is_addressed_by_path(bucket: Bucket, name: str) -> None:
+    """A host name holds neither capitals nor underscores, and no more than 63 characters."""
+    settings = bucket.settings(bucket=name, endpoint_url=None, region="us-east-1")
+    client = S3Client(settings).at_once
+    url = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": name, "Key": "t=20x/2025"}))
+    assert str(url.hostname).startswith("s3.")
+    assert url.path == f"/{name}/t%3D20x/2025"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -19,8 +17,9 @@ from edfi_dagster.ods.changes import EVERYTHING, ChangeWindow, whole_window
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.sandbox import RequestInfo, SandboxServer
 from edfi_dagster_tests.bench import ODS, PAIR, Bench, set_credentials, write_config
+from edfi_dagster_tests.ods.data_management_service import DataManagementService
 from edfi_dagster_tests.ods.platforms import session_at
-from edfi_dagster_tests.ods.stand_in import Asked, Reply, StandIn
+from edfi_dagster_tests.ods.stand_in import Reply, StandIn
 from edfi_dagster_tests.ods.test_protocol import collection, on, reading, walk
 
 MakeBench = Callable[..., Bench]
@@ -134,81 +133,6 @@ def _run(bench: Bench, pair: TenantYear) -> dict[str, bool]:
         session.close()
     assert not any(result.failures for result in results)
     return {result.endpoint.name: result.full for result in results}
-
-
-class DataManagementService:
-    """Students of an ODS/API 8: document ids beyond 32 bits, strict parameters, windows ordered by change version.
-
-    ``rows`` maps document id to change version; the ids in ``gone`` were deleted after their page was chosen.
-    """
-
-    KNOWN = frozenset(
-        (
-            "offset",
-            "limit",
-            "totalCount",
-            "pageToken",
-            "pageSize",
-            "number",
-            "minChangeVersion",
-            "maxChangeVersion",
-        )
-    )
-
-    def __init__(self, rows: dict[int, int], gone: frozenset[int] = frozenset()) -> None:
-        self.rows = rows
-        self.gone = gone
-
-    def __call__(self, asked: Asked) -> Reply | None:
-        if asked.path == "/":
-            model = {"name": "Ed-Fi", "version": "5.2.0"}
-            urls = {"dataManagementApi": "http://dms.internal/data"}
-            return Reply({"version": "8.0", "dataModels": [model], "urls": urls})
-        if not asked.path.startswith("/data/ed-fi/students"):
-            return None
-        if not asked.query.keys() <= self.KNOWN:
-            return Reply({"detail": "unknown parameter", "type": "urn:ed-fi:api:bad-request"}, status=400)
-        return self._partitions(asked) if asked.path.endswith("/partitions") else self._page(asked)
-
-    def _in_window(self, asked: Asked) -> list[int]:
-        low = int(asked.query.get("minChangeVersion", 0))
-        high = int(asked.query.get("maxChangeVersion", 1 << 62))
-        return sorted(n for n, version in self.rows.items() if low <= version <= high)
-
-    def _partitions(self, asked: Asked) -> Reply:
-        found = self._in_window(asked)
-        size = max(1, -(-len(found) // int(asked.query["number"])))
-        starts = found[::size]
-        ends = [start - 1 for start in starts[1:]] + [(1 << 63) - 1]
-        return Reply({"pageTokens": [_token(*bounds) for bounds in zip(starts, ends, strict=False)]})
-
-    def _page(self, asked: Asked) -> Reply:
-        found = self._in_window(asked)
-        headers = {"Total-Count": str(len(found))} if asked.query.get("totalCount") == "true" else {}
-        if "pageToken" not in asked.query:
-            if "maxChangeVersion" in asked.query:
-                found.sort(key=lambda number: self.rows[number])
-            return self._rows(found[: int(asked.query["limit"])], headers)
-        if asked.query.keys() & {"offset", "limit", "totalCount"}:
-            return Reply({"detail": "they exclude each other"}, status=400)
-        first, last = _bounds(asked.query["pageToken"])
-        chosen = [n for n in found if first <= n <= last][: int(asked.query["pageSize"])]
-        if chosen:
-            headers["Next-Page-Token"] = _token(chosen[-1] + 1, last)
-        return self._rows(chosen, headers)
-
-    def _rows(self, numbers: list[int], headers: dict[str, str]) -> Reply:
-        rows: list[dict[str, Any]] = [{"id": f"{n:032x}"} for n in numbers if n not in self.gone]
-        return Reply(rows, headers=headers)
-
-
-def _token(first: int, last: int) -> str:
-    return base64.urlsafe_b64encode(f"{first},{last}".encode()).decode().rstrip("=")
-
-
-def _bounds(token: str) -> tuple[int, int]:
-    first, last = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)).decode().split(",")
-    return int(first), int(last)
 
 
 @contextmanager

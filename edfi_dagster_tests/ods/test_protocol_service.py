@@ -137,7 +137,7 @@ def test_24_wrong_credentials_are_told_whether_400_or_401_says_so(
         pytest.raises(WrongCredentials, match=rf"^grand_bend.2025: .*HTTP {status} .*check client_id"),
     ):
         session.newest_change_version()
-    assert len(sandbox.requests.matching("/oauth/token")) == 1
+    assert len(sandbox.requests.matching("/oauth/token")) == 2, "Basic, then the body"
 
 
 @on("5.3", "6.1", "7.0", "7.1", "7.2", "7.3")

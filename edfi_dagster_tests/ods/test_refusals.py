@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from edfi_dagster.ods.changes import EVERYTHING
-from edfi_dagster.ods.errors import EdFiError, NotOffered, NotPermitted, RequestRefused
+from edfi_dagster.ods.errors import EdFiError, NotOffered, NotPermitted, OdsUnreachable, RequestRefused
 from edfi_dagster.ods.session import OdsSession, Tally
 from edfi_dagster.sandbox import SandboxServer
 from edfi_dagster_tests.ods.platforms import Naps, session_at
-from edfi_dagster_tests.ods.stand_in import Asked, Reply, StandIn
+from edfi_dagster_tests.ods.stand_in import DISCOVERY, Asked, Reply, StandIn
 from edfi_dagster_tests.ods.test_retries import STUDENTS, answering_students, ids, students
 
 
@@ -27,24 +27,96 @@ def test_a_redirect_is_never_followed_and_its_target_named_as_the_base_url(statu
         assert not thief.asked
 
 
-@pytest.mark.parametrize(
-    ("location", "said"),
-    [
-        ("https://login.example.org/adfs?returnUrl=604822", "redirects elsewhere, to login.example.org;"),
-        ("https://604822:secret@login.example.org/adfs", "redirects elsewhere, to login.example.org;"),
-        ("/somewhere/604822", "redirects elsewhere;"),
-        ("//[broken", "redirects elsewhere;"),
-        ("", "redirects elsewhere;"),
-    ],
-)
-def test_of_a_redirect_elsewhere_only_the_host_is_told(location: str, said: str) -> None:
+@pytest.mark.parametrize("location", ["//[broken", "", "https://"])
+def test_a_redirect_that_leads_nowhere_is_final(location: str) -> None:
     with (
         answering_students(Reply(status=302, headers={"Location": location})) as ods,
         session_at(ods.url) as session,
+        pytest.raises(
+            RequestRefused, match=r"HTTP 302 redirects elsewhere; write the final address as base_url$"
+        ),
     ):
-        with pytest.raises(RequestRefused) as caught:
+        ids(session)
+
+
+@pytest.mark.parametrize(
+    ("location", "host"),
+    [
+        ("https://login.example.org/adfs?returnUrl=604822", "login.example.org"),
+        ("https://604822:secret@login.example.org/adfs", "login.example.org"),
+        ("/somewhere/604822", "127.0.0.1"),
+        ("/cdn-cgi/challenge?604822", "127.0.0.1"),
+    ],
+)
+def test_a_redirect_to_a_login_page_is_tried_again_and_only_its_host_is_told(
+    location: str, host: str
+) -> None:
+    login = Reply(status=302, headers={"Location": location})
+    with answering_students(login) as ods, session_at(ods.url) as session:
+        with pytest.raises(OdsUnreachable, match=rf"HTTP 302 redirects elsewhere, to {host}") as caught:
             ids(session)
-        assert str(caught.value).endswith(f"HTTP 302 {said} write the final address as base_url")
+        assert "604822" not in str(caught.value)
+        assert "if it is no login page, write the final address as base_url" in str(caught.value)
+    with answering_students(login, Reply([{"id": "a"}])) as ods, session_at(ods.url) as session:
+        assert ids(session) == ["a"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("host", ["", "https://127.0.0.1", "http://127.0.0.1:9"])
+def test_a_redirect_that_only_adds_a_slash_is_followed_at_our_own_address(status: int, host: str) -> None:
+    """A server behind a proxy may name another scheme or port; ours is kept, and so is what was asked for."""
+
+    def answer(asked: Asked) -> Reply | None:
+        if asked.path.startswith(("/v7/data", "/v7/oauth")) and not asked.path.endswith("/"):
+            return Reply(status=status, headers={"Location": f"{host}{asked.path}/"})
+        if asked.path == "/v7/oauth/token/":
+            return Reply({"access_token": "f00dfeed"}) if asked.method == "POST" else Reply(status=405)
+        return Reply([{"id": "a"}]) if asked.path.endswith("/students/") else None
+
+    with StandIn(answer, "/v7") as ods, session_at(ods.url) as session:
+        assert ids(session, limit="5") == ["a"]
+        assert [asked.query for asked in ods.matching("/students")] == [{"limit": "5"}] * 2
+        assert ods.matching("/oauth/token/")[0].headers["authorization"].startswith("Basic ")
+
+
+def test_a_slash_that_is_taken_away_is_followed_and_a_circle_of_slashes_is_not() -> None:
+    def without(asked: Asked) -> Reply | None:
+        if asked.path == "/v7/":
+            return Reply(status=301, headers={"Location": "/v7"})
+        return Reply(DISCOVERY) if asked.path == "/v7" else None
+
+    with StandIn(without, "/v7") as ods, session_at(ods.url) as session:
+        assert session.newest_change_version() == 42
+
+    def circle(asked: Asked) -> Reply | None:
+        if "students" not in asked.path:
+            return None
+        other = asked.path[:-1] if asked.path.endswith("/") else f"{asked.path}/"
+        return Reply(status=301, headers={"Location": other})
+
+    with StandIn(circle) as ods, session_at(ods.url) as session:
+        with pytest.raises(EdFiError, match="HTTP 301 redirects elsewhere"):
+            ids(session, retries=0)
+        assert len(ods.matching("/students")) == 2
+
+
+@pytest.mark.parametrize("other", ["localhost", "ods.example.org"])
+def test_a_slash_on_another_host_is_not_followed(other: str) -> None:
+    with StandIn(lambda asked: None) as thief:
+        away = Reply(status=301, headers={"Location": f"{thief.url.replace('127.0.0.1', other)}{STUDENTS}/"})
+        with answering_students(away) as ods, session_at(ods.url) as session:
+            with pytest.raises(RequestRefused, match=rf"write http://{other}:\d+ as base_url"):
+                ids(session)
+            assert len(ods.matching(STUDENTS)) == 1
+        assert not thief.asked
+
+
+@pytest.mark.parametrize("blanks", ["  {}", "{}  ", "{}/ ", " {}/\t"])
+def test_blanks_and_a_slash_around_base_url_are_taken_off(
+    server: SandboxServer, base_url: str, blanks: str
+) -> None:
+    with session_at(f'"{blanks.format(base_url)}"') as session:
+        assert session.newest_change_version() > 0
 
 
 @pytest.mark.parametrize("status", [302, 307])

@@ -180,7 +180,7 @@ def test_a_server_that_is_not_there_is_unreachable(naps: Naps) -> None:
 
 def test_wrong_answers_that_stay_are_an_unusable_body(server: SandboxServer, session: OdsSession) -> None:
     server.faults.add("/students", action="html", status=200)
-    with pytest.raises(UnusableBody, match=r"cut or is not JSON from .*2 attempts"):
+    with pytest.raises(UnusableBody, match=r"cut or is not JSON: it is an HTML page from .*2 attempts"):
         ids(session, retries=1)
 
 

@@ -83,7 +83,7 @@ def test_another_secret_does_not_find_the_token(
     monkeypatch.setenv(SECRET_VARIABLE, "stolen-key-only")
     with session_at(base_url) as session, pytest.raises(WrongCredentials):
         session.newest_change_version()
-    assert token_requests(server) == 2
+    assert token_requests(server) == 3, "the good one, and the wrong secret by Basic and in the body"
 
 
 def test_the_token_lies_where_only_its_owner_may_read(session: OdsSession, tmp_of_this_test: Path) -> None:
@@ -221,7 +221,7 @@ def test_wrong_credentials_stop_at_once(
         WrongCredentials, match=r"^grand_bend.2025: .*HTTP 401.*check client_id and client_secret"
     ):
         session.newest_change_version()
-    assert (token_requests(server), naps.seconds) == (1, [])
+    assert (token_requests(server), naps.seconds) == (2, []), "Basic, then the body"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
@@ -332,10 +332,11 @@ def test_a_netrc_file_does_not_take_the_tokens_place(
     monkeypatch.setenv("NETRC", str(netrc))
     assert session.newest_change_version() > 0
     sent = [request.headers.get("authorization", "") for request in server.requests]
-    assert [value.partition(" ")[0] for value in sent] == ["", "", "Bearer"]
+    assert [value.partition(" ")[0] for value in sent] == ["", "Basic", "Bearer"]
+    assert sent[1] == "Basic c2FuZGJveDpzYW5kYm94LXNlY3JldA=="
 
 
-def test_the_token_is_asked_for_with_a_form_and_no_header() -> None:
+def test_the_token_is_asked_for_with_basic_and_a_form_without_the_secret() -> None:
     def nothing(asked: Asked) -> Reply | None:
         return None
 
@@ -343,7 +344,7 @@ def test_the_token_is_asked_for_with_a_form_and_no_header() -> None:
         session.newest_change_version()
         (asked,) = ods.matching("/oauth/token")
         (used,) = ods.matching("availableChangeVersions")
-    assert asked.body == b"grant_type=client_credentials&client_id=sandbox&client_secret=sandbox-secret"
+    assert asked.body == b"grant_type=client_credentials"
     assert asked.headers["content-type"] == "application/x-www-form-urlencoded"
-    assert "authorization" not in asked.headers
+    assert asked.headers["authorization"] == "Basic c2FuZGJveDpzYW5kYm94LXNlY3JldA=="
     assert used.headers["authorization"] == "Bearer f00dfeed"

@@ -139,3 +139,27 @@ def test_a_direct_write_follows_the_same_rules(store: Store) -> None:
     newest = store.newest
     assert store.post("students", body(row)) == row["id"]
     assert store.newest == newest
+
+
+def test_hidden_records_are_in_no_page_count_or_change_and_forbidden_by_id(api: Api, store: Store) -> None:
+    events = "studentSectionAttendanceEvents"
+    kept, hidden, deleted = store.ids(events)[:3]
+    total = store.count(events)
+    version = api.newest
+    store.hide(events, hidden, deleted)
+    assert api.get(events, limit=0, totalCount="true").headers["Total-Count"] == str(total - 2)
+    listed = {row["id"] for row in api.rows(events, limit=500)}
+    assert kept in listed and not {hidden, deleted} & listed
+    assert api.rows(events, id=hidden) == []
+    assert api.get(f"{events}/{kept}").status_code == 200
+    refused = api.get(f"{events}/{hidden}")
+    assert (refused.status_code, refused.json()["type"]) == (
+        403,
+        "urn:ed-fi:api:security:authorization:access-denied:resource",
+    )
+    assert api.delete(f"{events}/{hidden}").status_code == 403
+    store.delete(events, deleted)
+    assert api.rows(f"{events}/deletes", minChangeVersion=version) == []
+    store.show(events, hidden)
+    assert api.rows(events, id=hidden, minChangeVersion=version + 1) == []
+    assert [row["id"] for row in api.rows(events, id=hidden)] == [hidden]

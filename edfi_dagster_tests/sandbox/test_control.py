@@ -91,6 +91,10 @@ def test_permissions_are_denied_and_allowed(control: Control, api: Api) -> None:
     assert api.get("staffs").status_code == 404
     control("POST", "permissions", {"endpoint": "staffs", "action": "allow"})
     assert api.get("staffs/deletes").status_code == 200
+    ids = [row["id"] for row in api.rows("staffs", limit=2)]
+    control("POST", "permissions", {"endpoint": "staffs", "action": "hide", "ids": ids})
+    control("POST", "permissions", {"endpoint": "staffs", "action": "show", "ids": ids[1:]})
+    assert [api.get(f"staffs/{row_id}").status_code for row_id in ids] == [403, 200]
     control("POST", "permissions", {"endpoint": "pupils", "action": "deny"}, status=400)
     control("POST", "permissions", {"endpoint": "staffs", "action": "ban"}, status=400)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -79,10 +80,13 @@ def test_no_tenant_instance_prefix_or_endpoint_leads_out_of_its_folder(name: str
     def namespace(document: dict[str, Any]) -> None:
         document["extract"]["resources"] = {"candidates": {"namespace": name}}
 
+    # A tenant's folder is not its code but what `tenant_folder` makes of it, so its code may hold more than the others.
     allowed = {
-        "20250101": {"instance", "endpoint"},
+        "20250101": {"tenant", "instance", "endpoint"},
         "-rf": {"instance"},
         "a/b": {"prefix"},
+        "a b": {"tenant"},
+        "ａ": {"tenant"},
         "": set(),
     }.get(name, set())
     for change in (tenant, instance, prefix, endpoint, namespace):
@@ -97,11 +101,14 @@ def test_a_year_is_a_year(year: object) -> None:
         parsed(lambda document: document["tenants"]["grand_bend"].update(years={year: {}}))
 
 
-# Names of roles and warehouses are quoted where they stand in SQL, which is in the comments of setup-warehouse.
+# Names of roles and warehouses are quoted in SQL (the comments of setup-warehouse), and so are databases, schemas and
+# stages that are not plain: see `test_no_name_of_a_database_schema_or_stage_ends_a_statement_of_snowflake`.
 QUOTED = {
     ("warehouse", "role"): {"a--", "a.b", "$$"},
     ("warehouse", "warehouse"): {"a--", "a.b", "$$"},
-    ("warehouse", "stage"): {"a.b"},
+    ("warehouse", "schema"): {"a--", "a b", "１"},
+    ("warehouse", "database"): {"a--", "a b", "１"},
+    ("warehouse", "stage"): {"a--", "a b", "１", "a.b"},
 }
 
 
@@ -214,10 +221,43 @@ def _names() -> Any:
 def test_no_path_or_stage_ends_a_statement_of_snowflake(text: str) -> None:
     with pytest.raises(WarehouseError):
         stage_place("S", text)
-    with pytest.raises(WarehouseError):
-        stage_name(text)
+    if text == "a b":
+        assert stage_name(text) == '"a b"'
+    else:
+        with pytest.raises(WarehouseError):
+            stage_name(text)
     with pytest.raises(WarehouseError):
         copy_sql("t", "@S", [text], "F")
+
+
+NAMES = {
+    "raw": ("RAW", "RAW"),
+    "raw-prod": ("raw-prod", '"raw-prod"'),
+    "2024_raw": ("2024_raw", '"2024_raw"'),
+    "a b": ("a b", '"a b"'),
+    "a--": ("a--", '"a--"'),
+    '"raw"': ("raw", '"raw"'),
+    '"RAW"': ("RAW", "RAW"),
+    '"a;b -- c"': ("a;b -- c", '"a;b -- c"'),
+    '"x.y"': ("x.y", '"x.y"'),
+}
+"""Name in the configuration → what Snowflake calls it, and how SQL spells that."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_of_a_database_schema_or_stage_ends_a_statement_of_snowflake(name: str) -> None:
+    meant, spelled = NAMES[name]
+    dialect = SnowflakeDialect(name, name, _names())
+    (select,) = sqlglot.parse(f"SELECT * FROM {dialect.table('students')}", read="snowflake")
+    assert select is not None
+    (table,) = select.find_all(sqlglot.exp.Table)
+    assert (table.catalog, table.db, table.name) == (meant, meant, "STUDENTS")
+    assert dialect.qualified("F") == f"{spelled}.{spelled}.F"
+    place = stage_place(stage_name(f"{name}.util.{name}"), "a/b/")
+    inside = f"@{spelled}.UTIL.{spelled}/a/b/"
+    assert place == (f"'{inside}'" if re.search(r"[ ;-]", spelled) else inside)
+    (statement,) = sqlglot.parse(copy_sql("t", place, ["f.gz"], dialect.qualified("F")), read="snowflake")
+    assert isinstance(statement, sqlglot.exp.Copy)
 
 
 @pytest.mark.parametrize("folder", ["a'b", "a\\b", "a\\'b", "a;b -- c"])

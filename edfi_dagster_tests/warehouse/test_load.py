@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.config.warehouse import TableNames
+from edfi_dagster.lake.proof import DamagedFile
 from edfi_dagster.lake.store import LocalLake
 from edfi_dagster.ods.errors import OdsRestored
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
@@ -226,9 +229,14 @@ def test_pull_is_loaded_once_and_only_from_its_own_watermark(filled: AnyWarehous
 def test_lake_that_lost_lines_since_its_manifest_is_not_loaded(filled: AnyWarehouse, pulls: Pulls) -> None:
     reading = pulls.reading(SESSIONS, 2, [session(C, "Summer"), session(A, "x")], low=10, newest=20)
     assert reading.manifest is not None
-    pulled(pulls.lake, reading.manifest.files[0].path, [json.dumps(session(C, "Summer"))])
-    with pytest.raises(WarehouseError, match=r"the lake holds 1 rows at .*, its manifest says 2"):
+    (file,) = reading.manifest.files
+    short = pulled(pulls.lake, file.path, [json.dumps(session(C, "Summer"))])
+    with pytest.raises(DamagedFile, match=r"t/2025 ed-fi/sessions: .*sessions.jsonl.zst is not the file"):
         delta(filled, reading)
+    miscounted = msgspec.structs.replace(short, rows=2)
+    manifest = msgspec.structs.replace(reading.manifest, files=(miscounted,))
+    with pytest.raises(WarehouseError, match=r"the lake holds 1 rows at .*, its manifest says 2"):
+        delta(filled, replace(reading, manifest=manifest))
 
 
 def test_two_tenants_load_into_the_same_tables_at_once(open_warehouse: Open, lake: LocalLake) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from edfi_dagster.config import TenantYear
+from edfi_dagster.lake.paths import pair_folder
 from edfi_dagster.lake.store import LocalLake
 from edfi_dagster.warehouse import snowflake_sql
 from edfi_dagster.warehouse.contract import RawTable, WarehouseError
@@ -127,6 +129,23 @@ def test_remote_lake_is_read_from_its_stage_in_batches(
     warehouse.close()
 
 
+@pytest.mark.parametrize("remote", [False, True], ids=["uploaded", "staged"])
+def test_folder_of_any_tenant_code_is_read_without_quotes(
+    snowflake: SnowflakeStandIn, database: str, tmp_path: Path, remote: bool
+) -> None:
+    lake = (RemoteLake if remote else LocalLake)(tmp_path / "edfi")
+    folder = pair_folder(TenantYear("St. Mary's, Cañon", 2025))
+    files = [pulled(lake, f"{folder}/resources/{name}.jsonl.zst", ['{"id": 1}']) for name in ("a", "b")]
+    snowflake.external_stage("RAW.UTIL.TENANTS", str(tmp_path / "edfi"))
+    warehouse = snowflake.warehouse(database, lake, stage="raw.util.tenants")
+    warehouse.prepare([])
+    with warehouse.connected() as connection:
+        assert connection.stage("staged", files) == 2
+        found = connection.rows("SELECT filename FROM staged ORDER BY read_order")
+    assert found == [(file.path,) for file in files]
+    warehouse.close()
+
+
 def test_rows_of_a_file_that_was_not_asked_for_are_refused() -> None:
     assert (
         _lake_path("edfi/t/2025/students.jsonl.zst", ["t/2025/students.jsonl.zst"])
@@ -151,6 +170,8 @@ HOSTILE = [
     "x?y",
     "",
 ]
+QUOTED = ("a b", "ü")
+"""Those that are a stage's name all the same, in quotes."""
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -160,6 +181,9 @@ def test_places_in_a_stage_hold_no_character_that_could_end_them(text: str) -> N
             snowflake_sql.stage_place("S", path)
         with pytest.raises(WarehouseError, match="cannot be a path in a stage"):
             snowflake_sql.copy_sql("lines", "@S/", [path], "F")
+    if text in QUOTED:
+        assert snowflake_sql.stage_name(f"raw.{text}") == f'RAW."{text}"'
+        return
     with pytest.raises(WarehouseError, match="no stage's name"):
         snowflake_sql.stage_name(f"raw.{text}")
 
@@ -239,7 +263,7 @@ def test_setup_statements_are_whole_and_can_be_run_twice(
     assert warehouse.prepare(TABLES) == []
     kinds = [statement.split(" IF NOT")[0] for statement in statements if statement.startswith("CREATE")]
     assert kinds[:3] == ["CREATE SCHEMA", "CREATE FILE FORMAT", "CREATE STAGE"]
-    assert kinds.count("CREATE TABLE") == len(TABLES) + 3 + 5
+    assert kinds.count("CREATE TABLE") == len(TABLES) + 3 + 6
     schema = f'"{new_database}"."EDFI3"'
     comments = [statement for statement in statements if statement.startswith("--")]
     assert f'-- GRANT USAGE, CREATE TABLE, CREATE VIEW ON SCHEMA {schema} TO ROLE "LOADER"' in comments

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edfi_dagster.checks.counts import counted_and_compared
-from edfi_dagster.checks.drift import Comparison, Verdict
+from edfi_dagster.extract.comparison import Comparison, Verdict
 from edfi_dagster_tests.bench import PAIR, Bench, MakeBench
 from edfi_dagster_tests.checks.asking import lose
 
