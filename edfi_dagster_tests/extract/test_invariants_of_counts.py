@@ -89,8 +89,9 @@ def test_14_a_filter_on_a_field_that_changes_is_counted_in_every_run(make_bench:
     assert bench.current("students") == visible(bench, "students", firstName="Ada")
 
 
-def test_14_a_key_that_loses_an_organization_and_one_that_gains_one_are_reported_once_a_day(
-    make_bench: MakeBench,
+@pytest.mark.parametrize("version", VERSIONS)
+def test_14_a_key_that_loses_an_organization_or_gains_one_is_reported_once_a_day(
+    make_bench: MakeBench, version: str
 ) -> None:
     bench = make_bench("students", "locations", change_version_overlap=0)
     hidden, lost = bench.store.ids("students")[:2]
@@ -136,6 +137,9 @@ def test_14_repair_refreshes_what_differs_in_the_same_run_and_nothing_else(make_
     assert results["students"].comparison.difference == 0
     bench.verify()
     assert warnings(bench) == []
+    state = bench.state()
+    bench.rebuild()
+    assert bench.state() == state
 
 
 @pytest.mark.parametrize("mode", ["report", "off"])
@@ -206,6 +210,27 @@ def test_14_a_busy_writer_causes_no_refresh_and_hides_no_deletion(make_bench: Ma
     bench.server.before_request.clear()
     assert not bench.materialize()["students"].full
     bench.verify()
+
+
+def test_14_a_student_who_transfers_is_found_where_deletes_cannot_be_read(make_bench: MakeBench) -> None:
+    bench = make_bench("students", verify_counts="off", change_version_overlap=0)
+    bench.store.deny("students", read=False)
+    comes, leaves = bench.store.ids("students")[:2]
+    bench.store.hide("students", comes)
+    bench.materialize()
+    for move in (bench.store.show, bench.store.hide):
+        move("students", comes if move == bench.store.show else leaves)
+        bench.store.next_version()
+        assert bench.materialize()["students"].full
+        assert bench.current("students") == visible(bench, "students")
+
+
+def test_14_descriptors_that_the_key_may_no_longer_see_leave(make_bench: MakeBench) -> None:
+    bench = make_bench(descriptors=("termDescriptors",), verify_counts="off", change_version_overlap=0)
+    bench.materialize()
+    bench.store.hide("termDescriptors", bench.store.ids("termDescriptors")[0])
+    bench.materialize()
+    assert bench.current("termDescriptors") == visible(bench, "termDescriptors")
 
 
 def test_14_a_record_committed_late_is_no_reason_to_refresh(make_bench: MakeBench) -> None:
