@@ -7,6 +7,7 @@ pulls everything that is selected side by side; any subset can be selected.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
 import dagster as dg
 
@@ -20,6 +21,7 @@ from edfi_dagster.checks.tenant_years import TENANT_YEARS
 from edfi_dagster.config import Platform
 from edfi_dagster.extract import (
     EndpointResult,
+    Job,
     SharedExtract,
     count_rows,
     extract,
@@ -29,8 +31,11 @@ from edfi_dagster.extract.comparison import Comparison, compare
 from edfi_dagster.ods.catalogue import endpoints_of
 from edfi_dagster.resources import EdfiRun, open_job
 from edfi_dagster.warehouse.contract import WarehouseError
+from edfi_dagster.warehouse.ledger import latest_loaded
 
 OP_NAME = "edfi"
+UNREFRESHED_TAG = "edfi/unrefreshed"
+"""How many endpoints a run that found its ODS restored left to others, as it was not to read them."""
 
 
 def build_extract(
@@ -75,7 +80,8 @@ class PairRun:
         log, run_id = self._context.log, self._context.run.run_id
         with open_job(
             self._platform, self.pair, self._endpoints, tell=log.info, warn=log.warning, run_id=run_id
-        ) as job:
+        ) as opened:
+            job = replace(opened, restored=lambda: self._tag_unrefreshed(opened))
             self._materializations = Materializations(
                 self._platform, self._keys, self.pair, job.lake, job.warehouse
             )
@@ -95,6 +101,14 @@ class PairRun:
                     self._comparisons = compare(job, self._counts)
                 except WarehouseError as error:  # the rows are committed; only the comparison is missing
                     job.warn(f"{self.pair}: {error}; not compared with what the ODS counts")
+
+    def _tag_unrefreshed(self, job: Job) -> None:
+        """Tag the run with what it leaves unrefreshed after a restore, so that the change sensor asks for that."""
+        with job.warehouse.connected() as connection:
+            loaded = set(latest_loaded(connection, self.pair))
+        mine = {work.endpoint.snake for work in self.selection.works}
+        if left := loaded & {endpoint.snake for endpoint in self._endpoints} - mine:
+            self._context.instance.add_run_tags(self._context.run.run_id, {UNREFRESHED_TAG: str(len(left))})
 
     def events(self, result: EndpointResult) -> Iterator[dg.AssetMaterialization]:
         """The materializations of what changed of one endpoint, as far as it was selected."""

@@ -15,8 +15,10 @@ from itertools import takewhile
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.storage.tags import RUN_KEY_TAG
 from dagster._grpc.utils import default_sensor_grpc_timeout
 
+from edfi_dagster.assets.extract import UNREFRESHED_TAG
 from edfi_dagster.assets.keys import partition_key
 from edfi_dagster.automation.cadence import Part
 from edfi_dagster.automation.inquiry import Answers, Ask, Inquiry
@@ -69,6 +71,8 @@ class ChangeSensor:
         self._inquiry = Inquiry(ask, seconds=seconds)
         self._clock = clock
         self._went_back: set[TenantYear] = set()
+        # Pairs of which the cursor is known to be the last word: no run has been asked for since.
+        self._settled: set[TenantYear] = set()
 
     def tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Ask every ODS, ask for the runs it takes, and say why there are no others."""
@@ -89,6 +93,7 @@ class ChangeSensor:
             narrowed = self._narrow(requests)
             for pair in requests.keys() - narrowed.keys():
                 reached[pair] = answers.newest[pair] or 0
+                self._settled.add(pair)
                 waiting.append(f"{pair}: the ODS counts no change since the last run")
             requests = narrowed
         told = _told(answers, waiting)
@@ -106,7 +111,7 @@ class ChangeSensor:
         busy: Mapping[str | None, dg.RunRecord],
     ) -> dg.RunRequest | str | None:
         """The run a pair needs, or why it has to wait; None where it has all there is. Moves ``reached`` forward."""
-        if newest == reached.get(pair):
+        if newest == reached.get(pair) and pair in self._settled:
             self._went_back.discard(pair)
             return None
         if running := busy.get(str(partition_key(pair))):
@@ -114,20 +119,25 @@ class ChangeSensor:
         runs = _asked_for(instance, pair)
         if (version := _last_success(runs)) is not None:
             reached[pair] = version
-        if newest == reached.get(pair):
+        # A run that failed may have committed as much as it was asked for.
+        highest = max([reached.get(pair, newest), *_since_success(runs)])
+        if newest == reached.get(pair) == highest:
+            self._settled.add(pair)
+            self._went_back.discard(pair)
             return None
-        if newest < reached.get(pair, newest) and pair not in self._went_back:
+        if newest < highest and pair not in self._went_back:
             # A replica may lag; only an ODS that was restored says so twice.
             self._went_back.add(pair)
             return f"{pair}: its change version went back to {newest}; asked again at the next tick"
         if reason := self._reason_to_wait(pair, newest, runs):
             return reason
         self._went_back.discard(pair)
+        self._settled.discard(pair)
         return self._request(instance, pair, newest)
 
     def _reason_to_wait(self, pair: TenantYear, newest: int, runs: Sequence[dg.RunRecord]) -> str | None:
         failed = list(takewhile(lambda run: not _succeeded(run), runs))
-        if not failed:
+        if not failed or failed[0].dagster_run.is_success:  # one that left something over can be gone on with
             return None
         if failed[0].dagster_run.is_complete_and_waiting_to_retry:
             return f"{pair}: run {failed[0].dagster_run.run_id[:8]} crashed and will be run again"
@@ -145,7 +155,9 @@ class ChangeSensor:
         tags = {CHANGE_VERSION_TAG: str(newest)}
         same = {**tags, TRIGGER_TAG: Trigger.SENSOR, PARTITION_TAG: str(partition_key(pair))}
         # Dagster drops a key that any run ever had, so an ODS restored to an old version needs a new attempt as well.
-        attempt = instance.get_runs_count(dg.RunsFilter(tags=same)) + 1
+        # Old runs may have been forgotten, and not the first of them, so that their number tells less than their keys.
+        used = instance.get_run_records(dg.RunsFilter(tags=same))
+        attempt = max([len(used), *map(_attempt, used)]) + 1
         key = f"{pair.tenant}|{pair.year}|{newest}|{attempt}"
         return run_request(pair, Trigger.SENSOR, run_key=key, tags=tags)
 
@@ -202,12 +214,25 @@ def _version(record: dg.RunRecord) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
+def _attempt(record: dg.RunRecord) -> int:
+    """The attempt in the key that a run was asked for with."""
+    attempt = record.dagster_run.tags.get(RUN_KEY_TAG, "").rpartition("|")[2]
+    return int(attempt) if attempt.isdecimal() else 0
+
+
 def _succeeded(record: dg.RunRecord) -> bool:
-    return record.dagster_run.is_success and covers(record.dagster_run, Part.EVERYTHING, ())
+    """Whether a run did all there was to do; one that found the ODS restored, and was not to read everything, did not."""
+    run = record.dagster_run
+    return run.is_success and UNREFRESHED_TAG not in run.tags and covers(run, Part.EVERYTHING, ())
 
 
 def _last_success(runs: Iterable[dg.RunRecord]) -> int | None:
     return next((_version(run) for run in runs if _succeeded(run)), None)
+
+
+def _since_success(runs: Iterable[dg.RunRecord]) -> list[int]:
+    """The versions that were asked for since the last run that succeeded."""
+    return [_version(run) or 0 for run in takewhile(lambda run: not _succeeded(run), runs)]
 
 
 def _ended(record: dg.RunRecord) -> float:

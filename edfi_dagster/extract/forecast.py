@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from edfi_dagster.extract.read import Reader
-from edfi_dagster.extract.run import before_a_run
+from edfi_dagster.extract.run import before_a_run, caught_up
 from edfi_dagster.extract.work import Job, Work
 from edfi_dagster.lake.pull import PullRun, newest_to_read
 from edfi_dagster.ods.catalogue import Endpoint
@@ -17,12 +17,18 @@ def changed_endpoints(job: Job, endpoints: Iterable[Endpoint]) -> list[Endpoint]
     """The endpoints of which a delta's own windows, overlap included, count any record, delete or key change.
 
     Also those that were never loaded and may be read, and those that were loaded and may no longer be: a run tells of
-    these. All of them where the ODS has no change versions. Raises EdFiError, WarehouseError.
+    these. All of them where the ODS has no change versions. All that were ever loaded where its newest change version,
+    asked twice, is below one that is committed: it was restored, and its windows would count nothing. Raises EdFiError,
+    WarehouseError.
     """
     chosen = list(endpoints)
     newest = newest_to_read(job.session)
     if newest is None:
         return chosen
+    before = before_a_run(job)
+    highest = max(before.watermarks.values(), default=0)
+    newest = caught_up(job, newest, highest)
+    loaded = {name for name, _ in before.ever_loaded} if newest < highest else set()
     threads = job.session.settings.extract.max_concurrent_requests
     discovery = job.session.discovery
     asking = PullRun(
@@ -34,7 +40,11 @@ def changed_endpoints(job: Job, endpoints: Iterable[Endpoint]) -> list[Endpoint]
         data_model_version=discovery.data_model_version,
         threads=threads,
     )
-    reader = Reader(job, asking, before_a_run(job), full_refresh=False)
+    reader = Reader(job, asking, before, full_refresh=False)
+
+    def is_needed(endpoint: Endpoint) -> bool:
+        return endpoint.snake in loaded or reader.has_news(Work(endpoint))
+
     with ThreadPoolExecutor(threads, "count") as counting:
-        has_news = counting.map(lambda endpoint: reader.has_news(Work(endpoint)), chosen)
+        has_news = counting.map(is_needed, chosen)
         return [endpoint for endpoint, is_changed in zip(chosen, has_news, strict=True) if is_changed]

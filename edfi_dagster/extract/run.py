@@ -79,7 +79,7 @@ def _passes(
         newest = newest_to_read(job.session)
         if newest is not None:
             highest = _highest(job)
-            newest = _caught_up(job, newest, highest)
+            newest = caught_up(job, newest, highest)
             if newest < highest:
                 _forget(job, lease, newest, anything_read=False)
                 full_refresh = True
@@ -116,7 +116,7 @@ def _highest(job: Job) -> int:
         return max(ledger.watermarks(connection, job.pair).values(), default=0)
 
 
-def _caught_up(job: Job, newest: int, version: int) -> int:
+def caught_up(job: Job, newest: int, version: int) -> int:
     """What the ODS says its newest change version is; asked again if behind ``version``, for a replica may lag."""
     return newest if newest >= version else job.session.newest_change_version()
 
@@ -139,6 +139,7 @@ def _forget(job: Job, lease: Lease, newest: int | None, *, anything_read: bool) 
             pair=job.pair,
         )
     job.warn(f"{job.pair}: the ODS was restored to an earlier state; refreshing everything asked for")
+    job.restored()
 
 
 class _PairRun:
@@ -218,7 +219,7 @@ class _PairRun:
         if newest is None or self.interrupted is not None:
             return
         try:
-            now = _caught_up(self._job, self._job.session.newest_change_version(), newest)
+            now = caught_up(self._job, self._job.session.newest_change_version(), newest)
         except EdFiError as error:  # what was read is read; the next run asks again before anything else
             self._job.warn(
                 f"{error}; asked only whether the ODS is still the same, and what was read is committed"

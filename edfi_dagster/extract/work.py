@@ -24,6 +24,7 @@ class Job:
     """What a run works with.
 
     ``tell`` takes one sentence for whoever watches, ``warn`` one that somebody should act on; never a student's value.
+    ``restored`` is called when the ODS turns out to have been restored, once the pair's watermarks are forgotten.
     """
 
     platform: Platform
@@ -33,6 +34,7 @@ class Job:
     warehouse: Warehouse
     tell: Callable[[str], None]
     warn: Callable[[str], None]
+    restored: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

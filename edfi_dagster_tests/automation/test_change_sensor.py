@@ -226,6 +226,22 @@ def test_a_version_that_goes_back_is_believed_at_the_second_tick(make_daemon: Ma
     assert cursor(daemon) == {"grand_bend/2025": 50}
 
 
+def test_15_a_version_is_asked_for_again_though_old_runs_were_forgotten(make_daemon: MakeDaemon) -> None:
+    """Of three runs for a version the first is forgotten; the key of the third must not be used again."""
+    ods = FakeOds(grand_bend=50)
+    daemon = make_daemon(ods)
+    runs = []
+    for version in (50, 90, 50, 90, 50, 90):
+        ods.newest[GRAND_BEND] = version
+        found = tick(daemon).requests or tick(daemon).requests
+        run_key = {"dagster/run_key": str(found[0].run_key)}
+        runs.append(daemon.note(found[0], SUCCESS, tags=run_key))
+    daemon.instance.delete_run(runs[0].run_id)
+    ods.newest[GRAND_BEND] = 50
+    tick(daemon)
+    assert keys(tick(daemon)) == ["grand_bend|2025|50|4"]
+
+
 def test_a_tick_that_was_lost_costs_nothing(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(FakeOds(grand_bend=700))
     (request,) = tick(daemon).requests

@@ -101,6 +101,82 @@ def test_an_ods_that_cannot_be_counted_is_run_whole_so_that_the_run_says_why(
     assert selected(request) >= family("students") | family("locations")
 
 
+EVERYTHING = {*family("students"), *family("sessions"), *family("locations")} | {
+    "ed_fi/term_descriptors",
+    "ed_fi/sex_descriptors",
+}
+
+
+def test_15_a_restored_ods_that_was_written_to_is_run_whole_though_no_window_counts_any(
+    make_bench: MakeBench, instance: dg.DagsterInstance
+) -> None:
+    bench, daemon = dynamic(make_bench, instance)
+    bench.materialize()
+    for number in range(6):
+        bench.add_student(number)
+    bench.materialize()
+    bench.store.restore("first")
+    bench.add_student(9)  # grown again, not beyond what was read
+    (request,) = daemon.schedule(SCHEDULE).requests
+    assert selected(request) == EVERYTHING
+    assert daemon.execute(request).success
+    bench.verify()
+
+
+def test_15_a_replica_that_lags_for_one_answer_is_no_restore(
+    make_bench: MakeBench, instance: dg.DagsterInstance
+) -> None:
+    bench, daemon = dynamic(make_bench, instance)
+    bench.materialize()
+    bench.add_student(1)
+    body = b'{"oldestChangeVersion": 0, "newestChangeVersion": 5}'
+    bench.server.faults.add("availableChangeVersions", status=200, body=body, times=1)
+    (request,) = daemon.schedule(SCHEDULE).requests
+    assert selected(request) == family("students")
+
+
+@pytest.mark.slow
+def test_15_the_change_sensor_asks_for_what_a_narrowed_run_left_after_it_found_a_restore(
+    make_bench: MakeBench, instance: dg.DagsterInstance
+) -> None:
+    """The ODS has counted beyond what was read, so only a row that lives in spite of its tombstone tells of it."""
+    bench, daemon = dynamic(make_bench, instance)
+    gone = bench.add_student(1)
+    assert daemon.execute(daemon.sensor(CHANGE_SENSOR).requests[0]).success
+    bench.store.save("before the mistake")
+    bench.rename_session("Mistake")
+    bench.store.delete("students", gone)
+    assert daemon.execute(daemon.sensor(CHANGE_SENSOR).requests[0]).success
+    bench.store.restore("before the mistake")
+    bench.store.take_numbers(bench.store.endpoint("locations"), 10_000)
+    bench.change("students", gone, firstName="Lives")
+    (narrowed,) = daemon.sensor(CHANGE_SENSOR).requests
+    assert selected(narrowed) == family("students")
+    assert daemon.execute(narrowed).success
+    (rest,) = daemon.sensor(CHANGE_SENSOR).requests
+    assert selected(rest) >= EVERYTHING - family("students")
+    assert daemon.execute(rest).success
+    bench.verify()
+    assert daemon.sensor(CHANGE_SENSOR).requests == []
+
+
+@pytest.mark.slow
+def test_15_the_change_sensor_asks_again_for_a_version_that_it_has_run_before_a_restore(
+    make_bench: MakeBench, instance: dg.DagsterInstance
+) -> None:
+    bench, daemon = dynamic(make_bench, instance)
+    bench.store.save("first run")
+    assert daemon.execute(daemon.sensor(CHANGE_SENSOR).requests[0]).success
+    bench.add_student(1)
+    assert daemon.execute(daemon.sensor(CHANGE_SENSOR).requests[0]).success
+    bench.store.restore("first run")
+    assert daemon.sensor(CHANGE_SENSOR).requests == []  # a replica may lag
+    (request,) = daemon.sensor(CHANGE_SENSOR).requests
+    assert selected(request) == EVERYTHING
+    assert daemon.execute(request).success
+    bench.verify()
+
+
 def test_a_full_refresh_is_never_narrowed(make_bench: MakeBench, instance: dg.DagsterInstance) -> None:
     bench = make_bench("students", run_type="dynamic", year={"schedule_full_refresh": "0 2 * * *"})
     (request,) = (
