@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -12,12 +13,17 @@ from edfi_dagster.earthbeam.errors import EarthbeamError, ToolFailed
 from edfi_dagster.earthbeam.job import BundleJob
 from edfi_dagster.earthbeam.lightbeam import Lightbeam
 from edfi_dagster.earthbeam.result import LoadOutcome, ResourceOutcome, WrittenOutput
-from edfi_dagster.earthbeam.sent import SentState
+from edfi_dagster.earthbeam.sent import SentState, record_hash, record_lines, witnesses_of
 from edfi_dagster.earthbeam.sideload import Versions, endpoint_for, sideload
 from edfi_dagster.earthbeam.target import Target, find_target, newest_of, sending_session
+from edfi_dagster.earthbeam.witnesses import Witness, any_lives, find_witnesses
 from edfi_dagster.earthbeam.workspace import Workspace
+from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.errors import EdFiError
 from edfi_dagster.ods.session import OdsSession
+
+# Of so many resources, the last to be sent first, records are looked for until some are found.
+_RESOURCES_READ = 3
 
 
 @dataclass
@@ -33,6 +39,8 @@ class Delivery:
     sent: tuple[ResourceOutcome, ...] = ()
     deleted: tuple[ResourceOutcome, ...] = ()
     newest: int | None = None
+    _witnesses: tuple[Witness, ...] = ()
+    _living: dict[tuple[Witness, ...], bool] = field(default_factory=dict)
     _resources: list[str] = field(default_factory=list)
 
     @classmethod
@@ -61,14 +69,20 @@ class Delivery:
             self.job.warn(f"{endpoint} may not be read with this key, so its values were not checked")
         check_share("invalid", self.validated, self.job.settings.lightbeam.max_failed_share)
 
+    def has_what_was_sent(self) -> bool:
+        """Whether the ODS still has what this bundle sent it last, as far as that can be known. Raises EdFiError, LakeError."""
+        return self._lives(witnesses_of(self.job.lake, self._state_path, self.target.identity))
+
     def send(self, outputs: Sequence[WrittenOutput]) -> None:
         """Raises ToolFailed where more records are refused than may."""
         with self._sent_before() as state:
             lightbeam = self._lightbeam(outputs, state)
+            began, before = time.time(), newest_of(self.session)
             try:
                 self.sent = lightbeam.send(self._resources)
             finally:
                 self.newest = newest_of(self.session) if self.sent else self.newest
+                self._note_witnesses(state, began, before)
                 state.keep_only(self.space.outputs, self._resources)
         for outcome in self.sent:
             if not outcome.offered and outcome.records:
@@ -80,6 +94,7 @@ class Delivery:
     def delete(self, outputs: Sequence[WrittenOutput]) -> None:
         """Raises ToolFailed where more records stay than may."""
         with self._sent_before() as state:
+            self._witnesses = ()  # what is deleted now is no sign of anything later
             self.deleted = self._lightbeam(outputs, state).delete(self._resources)
         check_share("not deleted", self.deleted, self.job.settings.lightbeam.max_failed_share)
 
@@ -90,17 +105,60 @@ class Delivery:
         Read only when it is our turn: a run of another file of this bundle may have sent until then.
         """
         state = SentState(self.space.scratch / "state")
-        path = f"{self.archive.state}/sent_{self.target.short}.json.zst"
+        lake, path, identity = self.job.lake, self._state_path, self.target.identity
         with self.job.turn("lightbeam"), self.job.turn_of(path):
+            self._witnesses = witnesses_of(lake, path, identity)
+            if not self._lives(self._witnesses):
+                state.folder.mkdir(parents=True, exist_ok=True)
+                self._witnesses = ()
             # As it is now: that run has moved the ODS on, which must not look like an ODS that went back.
-            if not state.load(self.job.lake, path, self.target.identity, newest_of(self.session)):
+            elif not state.load(lake, path, identity, newest_of(self.session)):
+                self._witnesses = ()
                 self.job.warn(
                     "the ODS is older than what it was sent before: it was restored, so all records are sent again"
                 )
             try:
                 yield state
             finally:
-                state.save(self.job.lake, path, self.target.identity, self.newest)
+                state.save(lake, path, identity, self.newest, self._witnesses)
+
+    @property
+    def _state_path(self) -> str:
+        return f"{self.archive.state}/sent_{self.target.short}.json.zst"
+
+    def _lives(self, witnesses: tuple[Witness, ...]) -> bool:
+        """Whether any witness lives, asked once; says so where none does."""
+        if witnesses not in self._living:
+            endpoints = {w.endpoint: self._endpoint(w.endpoint.rpartition("/")[2]) for w in witnesses}
+            self._living[witnesses] = any_lives(self.session, witnesses, endpoints)
+            if not self._living[witnesses]:
+                self.job.warn(
+                    f"the ODS has none of {len(witnesses)} records that it accepted last and that were looked for: it was "
+                    "restored, or they were deleted there, so all records are sent again"
+                )
+        return self._living[witnesses]
+
+    def _note_witnesses(self, state: SentState, began: float, before: int | None) -> None:
+        """Look for a few of the records accepted just now, of the resource that was sent last and may be read."""
+        if before is None:  # this key may not ask for change versions
+            return
+        accepted = state.accepted_since(began)
+        latest = sorted(accepted, key=lambda name: max(when for _, when in accepted[name].values()))
+        for resource in latest[: -_RESOURCES_READ - 1 : -1]:
+            of_it, lines = accepted[resource], record_lines(self.space.outputs, resource)
+            hashed = ((record_hash(line), line) for line in lines)
+            sent = ((of_it[key], line) for key, line in hashed if key in of_it)
+            try:
+                found = find_witnesses(self.session, self._endpoint(resource), sent, before)
+            except EdFiError as error:
+                self.job.tell(f"{error}; what was sent of it is not looked for before the next run")
+                continue
+            if found:
+                self._witnesses = found
+                return
+
+    def _endpoint(self, resource: str) -> Endpoint:
+        return endpoint_for(resource, self.job.platform, self.job.pair)
 
     @property
     def _cache(self) -> Path:
@@ -114,7 +172,7 @@ class Delivery:
         namespaces = {
             name: namespace
             for name in self._resources
-            if (namespace := endpoint_for(name, self.job.platform, self.job.pair).namespace) != "ed-fi"
+            if (namespace := self._endpoint(name).namespace) != "ed-fi"
         }
         return Lightbeam(
             self.job.platform.earthbeam.lightbeam,

@@ -174,15 +174,19 @@ class _Run:
             self.job.warn(f"{self.job.bundle} asks for no parameter {', '.join(unknown)}")
 
     def _is_done_before(self, delivery: Delivery | None) -> bool:
-        """Whether the last complete run was of the very same, left its files, and the ODS has not gone back since."""
+        """Whether the last complete run was of the very same, left its files, and the ODS has what was sent to it."""
         settings = self.job.settings
         if self.job.force or settings.earthmover.force or settings.lightbeam.force or self.outside is None:
             return False
         done = self.archive.last_done()
         if done is None or done.fingerprint != self.result.fingerprint or not self._are_loaded(done):
             return False
-        now = delivery.newest if delivery else None
-        return done.newest is None or now is None or now >= done.newest
+        if delivery is None:
+            return True
+        now = delivery.newest
+        if done.newest is not None and now is not None and now < done.newest:
+            return False
+        return delivery.has_what_was_sent()
 
     def _are_loaded(self, done: Done) -> bool:
         """Whether the warehouse of today has what that run loaded; another one may be configured since."""

@@ -25,10 +25,12 @@ import zstandard
 
 from edfi_dagster.config.earthbeam import LightbeamOptions
 from edfi_dagster.earthbeam.errors import ToolFailed
+from edfi_dagster.earthbeam.witnesses import Witness
 from edfi_dagster.lake.store import LakeError, LakeStore
 from edfi_dagster.ods.answers import NO_JSON
 
 ACCEPTED = range(200, 300)
+_CREATED = 201
 _RESOURCE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 # What unpickling raises of bytes that are no pickle of plain values.
 _NO_STATE = (
@@ -44,6 +46,7 @@ class _Stored(msgspec.Struct, frozen=True):
     ods: str
     newest: int | None
     entries: dict[str, dict[str, tuple[float, int]]]
+    witnesses: tuple[Witness, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,15 @@ class SentState:
             self._write(resource, entries)
         return True
 
-    def save(self, lake: LakeStore, path: str, ods: str, newest: int | None) -> None:
-        """Keep the state in the lake."""
+    def save(
+        self, lake: LakeStore, path: str, ods: str, newest: int | None, witnesses: tuple[Witness, ...] = ()
+    ) -> None:
+        """Keep the state in the lake, with a few of the records that the ODS accepted last."""
         entries = {
             resource: {key.hex(): entry for key, entry in self.entries(resource).items()}
             for resource in self._resources()
         }
-        content = msgspec.json.encode(_Stored(ods, newest, entries))
+        content = msgspec.json.encode(_Stored(ods, newest, entries, witnesses))
         with lake.writing(path) as stream:
             stream.write(zstandard.ZstdCompressor(level=1).compress(content))
 
@@ -123,6 +128,18 @@ class SentState:
         for resource in resources:
             self._file(resource).unlink(missing_ok=True)
 
+    def accepted_since(self, moment: float) -> Mapping[str, Mapping[bytes, tuple[bool, float]]]:
+        """Resource → hash → (whether the ODS had no such record before, when) of what it accepted since a Unix time."""
+        found = {
+            resource: {
+                key: (status == _CREATED, when)
+                for key, (when, status) in self.entries(resource).items()
+                if when >= int(moment) and status in ACCEPTED
+            }
+            for resource in self._resources()
+        }
+        return {resource: entries for resource, entries in found.items() if entries}
+
     def _resources(self) -> list[str]:
         return sorted(file.stem for file in self.folder.glob("*.dat"))
 
@@ -152,6 +169,14 @@ class SentState:
                 part = self.cache / f".{file.name}.{time.monotonic_ns()}"
                 shutil.copy2(file, part)
                 part.replace(self.cache / file.name)
+
+
+def witnesses_of(lake: LakeStore, path: str, ods: str) -> tuple[Witness, ...]:
+    """The witnesses that a state in the lake has of an ODS. Raises LakeError where the file is damaged."""
+    if not lake.exists(path):
+        return ()
+    stored, _ = _stored(lake, path)
+    return stored.witnesses if stored.ods == ods else ()
 
 
 def _stored(lake: LakeStore, path: str) -> tuple[_Stored, Mapping[str, Entries]]:

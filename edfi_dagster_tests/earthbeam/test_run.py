@@ -5,23 +5,26 @@ Earthmover is stood in for by a copy of prepared outputs, as its seconds prove n
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import zstandard
 
 from edfi_dagster.warehouse.contract import WarehouseError
-from edfi_dagster_tests.earthbeam.conftest import Prepare
+from edfi_dagster_tests.earthbeam.conftest import BundleBench, Prepare
 from edfi_dagster_tests.earthbeam.prepared import (
     STUDENTS,
     sent,
     write_results,
 )
-from edfi_dagster_tests.earthbeam.sending import result, write_lines
+from edfi_dagster_tests.earthbeam.sending import NAMESPACE, result, write_lines
 
 # -- nothing to do ----------------------------------------------------------------------------------------
 
@@ -70,6 +73,93 @@ def test_an_ods_that_was_restored_is_sent_to_again_though_nothing_else_changed(p
     again = bench.run()
     assert sent(again) == {"assessments": (1, 0, 0), "studentAssessments": (2, 0, 0)}
     assert any("it was restored" in told for told in bench.told)
+
+
+def reads(bench: BundleBench, since: int) -> int:
+    """Reads of records by our own session; Lightbeam only posts."""
+    found = list(bench.server.requests)[since:]
+    return sum(r.method == "GET" and r.path.endswith(("/studentAssessments", "/assessments")) for r in found)
+
+
+def results_of(bench: BundleBench) -> list[dict[str, Any]]:
+    rows = bench.store.rows("studentAssessments")
+    return [row for row in rows if row["assessmentReference"]["namespace"] == NAMESPACE]
+
+
+def grow(bench: BundleBench) -> None:
+    """Have the ODS count far beyond what it had counted."""
+    bench.store.take_numbers(bench.store.endpoint("locations"), 5_000)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_15_an_ods_restored_and_grown_beyond_what_it_was_sent_is_sent_to_again(
+    prepare: Prepare, edited: bool
+) -> None:
+    """Neither as a whole, where nothing else changed, nor record by record, where the bundle was edited."""
+    bench = prepare()
+    bench.run()
+    bench.store.restore("first")
+    grow(bench)
+    if edited:
+        (bench.folder / "bundle" / "notes.jsont").write_text("{}")
+    before = len(bench.server.requests)
+    again = bench.run()
+    assert sent(again) == {"assessments": (1, 0, 0), "studentAssessments": (2, 0, 0)}
+    assert any("none of 2 records that it accepted last" in told for told in bench.told)
+    assert reads(bench, before) <= 4
+    assert bench.run().unchanged
+
+
+def test_15_what_was_sent_is_looked_for_by_one_read_and_remembered_without_its_values(
+    prepare: Prepare,
+) -> None:
+    bench = prepare()
+    before = len(bench.server.requests)
+    bench.run()
+    assert reads(bench, before) == 1
+    grow(bench)
+    before = len(bench.server.requests)
+    assert bench.run().unchanged
+    assert reads(bench, before) == 1
+    (state,) = (bench.folder / "lake" / "_earthbeam").rglob("sent_*.json.zst")
+    text = zstandard.ZstdDecompressor().decompress(state.read_bytes()).decode()
+    assert not any(str(value) in text for value in (*STUDENTS, "BROOK", "brook"))
+    ids = {row["id"] for row in bench.store.rows("studentAssessments")}
+    witnesses = json.loads(text)["witnesses"]
+    assert len(witnesses) == 2 and {witness["id"] for witness in witnesses} <= ids
+
+
+def test_15_records_that_were_there_before_tell_of_a_restore_by_their_version(prepare: Prepare) -> None:
+    """An update leaves no new id: after the restore the records are there, with the score of before."""
+    bench = prepare()
+    bench.run()
+    bench.store.save("first scores")
+    write_results(bench.folder, *STUDENTS, score=9)
+    edit = bench.folder / "in.csv"
+    edit.write_text("a,b\n5,6\n")
+    assert sent(bench.run())["studentAssessments"] == (2, 0, 0)
+    bench.store.restore("first scores")
+    grow(bench)
+    assert sent(bench.run())["studentAssessments"] == (2, 0, 0)
+    scores = {row["scoreResults"][0]["result"] for row in results_of(bench)}
+    assert scores == {"9"}
+
+
+def test_15_what_one_of_them_lost_in_the_ods_is_no_restore(prepare: Prepare) -> None:
+    bench = prepare()
+    bench.run()
+    gone = results_of(bench)[0]
+    bench.store.delete("studentAssessments", gone["id"])
+    assert bench.run().unchanged
+
+
+def test_15_a_key_that_may_not_read_is_told_of_restores_by_change_versions_alone(prepare: Prepare) -> None:
+    bench = prepare()
+    for endpoint in ("assessments", "studentAssessments"):
+        bench.store.deny(endpoint)
+    assert bench.run().failure is None
+    grow(bench)
+    assert bench.run().unchanged
 
 
 @pytest.mark.slow
