@@ -64,6 +64,7 @@ def sandbox(
         hooks.clear()
     server.latency = 0.0
     store.drop_snapshot()
+    store.oddities.clear()
     store.cascade_bumps = store.generation.cascades_bump
     for refused in (store.denied_reads, store.denied_changes, store.withdrawn):
         refused.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,22 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from gzip import GzipFile
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import click
 import msgspec
-import zstandard
 
 from edfi_dagster.config import ConfigError, Platform, TenantYear
 from edfi_dagster.extract.collections import Collections
 from edfi_dagster.lake.manifest import Manifest, latest_stamp
 from edfi_dagster.lake.pull import Pull, PullRun, newest_to_read
 from edfi_dagster.lake.store import LocalLake
+from edfi_dagster.lake.written import decompressed
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of, find_endpoints
 from edfi_dagster.ods.changes import ChangeWindow
 from edfi_dagster.ods.errors import EdFiError, WrongCredentials
+from edfi_dagster.ods.odd import loadable
 from edfi_dagster.ods.pages import RECORDS, RecordKind
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.resources import open_session
@@ -90,7 +89,8 @@ def _pull_all(
         compression=request.platform.lake.compression,
         tmp_dir=request.platform.extract.tmp_dir,
     )
-    collections = Collections(request.platform, session, partial(click.echo, err=True))
+    tell = partial(click.echo, err=True)
+    collections = Collections(request.platform, session, tell, tell)
 
     def pulled(endpoint: Endpoint) -> Manifest | EdFiError | None:
         try:
@@ -126,16 +126,19 @@ def _pull(
         pull.read_full()
     else:
         pull.read_delta(bounds)
-    return pull.publish(None)
+    manifest = pull.publish(None)
+    for sentence in pull.warnings:
+        click.echo(sentence, err=True)
+    return manifest
 
 
 def _print_rows(folder: Path, manifest: Manifest) -> None:
     """The last read of every id, as JSON lines."""
     last: dict[str, int] = {}
     if manifest.rows != sum(file.rows for file in manifest.files):
-        last = {_identity.decode(line).id: n for n, line in enumerate(_lines(folder, manifest))}
+        last = {_id(line): n for n, line in enumerate(_lines(folder, manifest))}
     for n, line in enumerate(_lines(folder, manifest)):
-        if not last or last[_identity.decode(line).id] == n:
+        if not last or last[_id(line)] == n:
             sys.stdout.buffer.write(line)
     sys.stdout.buffer.flush()
 
@@ -147,13 +150,11 @@ class _Identified(msgspec.Struct):
 _identity = msgspec.json.Decoder(_Identified)
 
 
+def _id(line: bytes) -> str:
+    return _identity.decode(loadable(line)).id
+
+
 def _lines(folder: Path, manifest: Manifest) -> Iterator[bytes]:
     for file in manifest.files:
-        with (folder / file.path).open("rb") as stored, _decompressed(stored, file.path) as lines:
+        with (folder / file.path).open("rb") as stored, decompressed(stored, file.path) as lines:
             yield from lines
-
-
-def _decompressed(stored: BinaryIO, path: str) -> BinaryIO:
-    if path.endswith(".gz"):
-        return cast(BinaryIO, GzipFile(fileobj=stored))
-    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(stored))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 
 from edfi_dagster.config import EndpointKind, Platform, ResolvedOptions
@@ -12,13 +13,25 @@ from edfi_dagster.ods.session import OdsSession
 
 
 class Collections:
-    """Opens collections of the ODS behind ``session``; threads may share it. ``tell`` hears what a person should know."""
+    """Opens collections of the ODS behind ``session``; threads may share it.
 
-    def __init__(self, platform: Platform, session: OdsSession, tell: Callable[[str], None]) -> None:
+    ``tell`` hears what a person should know, ``warn`` what somebody should act on.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        session: OdsSession,
+        tell: Callable[[str], None],
+        warn: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
         self.published = session.published
         self._platform = platform
         self._session = session
         self._tell = tell
+        self._warn = warn
+        self._warned: set[str] = set()
+        self._lock = threading.Lock()
 
     def reads_deletes(self, endpoint: Endpoint) -> bool:
         """Whether tombstones of the endpoint are to be read; the ODS may still refuse them."""
@@ -58,11 +71,19 @@ class Collections:
             retries=options.num_retries,
             filters={**options.query_parameters, **of_year},
             deepest=options.change_version_step_size,
+            warn_once=self._warn_once,
         )
 
     def _options(self, endpoint: Endpoint) -> ResolvedOptions:
         kind: EndpointKind = "descriptors" if endpoint.is_descriptor else "resources"
         return self._platform.endpoint_options(self._session.pair, endpoint.namespace, endpoint.name, kind)
+
+    def _warn_once(self, topic: str, sentence: str) -> None:
+        with self._lock:
+            is_new = topic not in self._warned
+            self._warned.add(topic)
+        if is_new:
+            self._warn(sentence)
 
     def _of_year(self, endpoint: Endpoint) -> Mapping[str, str]:
         """What keeps the other school years of a multiyear ODS out; nothing where the endpoint has no school year.

@@ -74,7 +74,7 @@ class Reader:
         self._full_refresh = full_refresh
         self._overlap = job.session.settings.extract.change_version_overlap
         self._abilities = job.session.abilities
-        self._collections = Collections(job.platform, job.session, job.tell)
+        self._collections = Collections(job.platform, job.session, job.tell, job.warn)
         self._published = self._collections.published
 
     def read(self, work: Work) -> EndpointRead:
@@ -289,6 +289,8 @@ class Reader:
                 read.results[kind] = KindResult(Result.COVERED)
             else:
                 manifest = pull.publish(self._low(read, kind))
+                for sentence in pull.warnings:
+                    self._job.warn(sentence)
             entry = Entry(
                 self._run.pair, read.endpoint, kind, self._run.stamp, self._low(read, kind), self._run.newest
             )

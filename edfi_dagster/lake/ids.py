@@ -66,6 +66,16 @@ class DistinctIds:
             total += int(unique.sum(dtype=np.uint64))
         return rows, total % 2**64
 
+    @property
+    def added(self) -> int:
+        """How many were added, each as often as it came."""
+        return self._added
+
+    def repetition(self) -> tuple[int, int, int, int]:
+        """Number and sum of all that were added, and the fingerprint: equal where the same ids came equally often."""
+        total = sum(int(_halves(chunk).sum(dtype=np.uint64)) for chunk in self._chunks())
+        return self._added, total % 2**64, *self.fingerprint()
+
     def clear(self) -> None:
         """Forget every id."""
         self.close()

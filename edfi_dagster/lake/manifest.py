@@ -22,12 +22,21 @@ _FILE = re.compile(r"[A-Za-z0-9_.=/-]+\.jsonl\.(zst|gz)")
 
 
 class PulledFile(msgspec.Struct, frozen=True):
-    """One file of a pull: path below the lake's root, rows, bytes as stored, sha256 of those bytes (hex)."""
+    """One file of a pull: path below the lake's root, rows, bytes as stored, sha256 of those bytes (hex).
+
+    ``repaired`` is the file that a warehouse loads instead, where this one holds records that are not strict JSON.
+    """
 
     path: str
     rows: int
     bytes: int
     sha256: str
+    repaired: PulledFile | None = None
+
+    @property
+    def loadable(self) -> PulledFile:
+        """The file that a warehouse loads: the same rows, line by line."""
+        return self.repaired or self
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -39,6 +48,7 @@ class Manifest(msgspec.Struct, frozen=True):
     ``files`` is in reading order: of one id the last read is the right one. ``key`` is the natural key the pull knew
     (flat name → JSON path), so that a rebuild need not ask the ODS for that of an extension. ``gone`` are the ids of
     key changes that the ODS no longer has, though it may hide their tombstones because the new key lives again.
+    ``odd_rows`` counts the records that are not strict JSON, ``odd`` are the ids of the first of them.
     """
 
     tenant: str
@@ -65,6 +75,8 @@ class Manifest(msgspec.Struct, frozen=True):
     retries: int
     key: dict[str, str] = {}
     gone: tuple[str, ...] = ()
+    odd_rows: int = 0
+    odd: tuple[str, ...] = ()
 
     @property
     def pair(self) -> TenantYear:
@@ -77,7 +89,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def paths(self) -> list[str]:
-        return [file.path for file in self.files]
+        """Of the files that a warehouse loads."""
+        return [file.loadable.path for file in self.files]
 
     @property
     def bytes(self) -> int:
@@ -116,7 +129,10 @@ def _lies_where_it_says(manifest: Manifest, path: str) -> bool:
         folder.startswith(f"{run}/")
         and path == paths.manifest_path(folder, manifest.name)
         and all(
-            file.path.rpartition("/")[0] == folder and _FILE.fullmatch(file.path) for file in manifest.files
+            file.path.rpartition("/")[0] == folder
+            and _FILE.fullmatch(file.path)
+            and file.loadable.path in {file.path, paths.repaired_path(file.path)}
+            for file in manifest.files
         )
     )
 

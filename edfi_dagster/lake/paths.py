@@ -1,6 +1,7 @@
 """The one path law of the lake.
 
     <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/<folder>/<name>[.<part>].jsonl.zst
+    <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/<folder>/<name>[.<part>].repaired.zst
     <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/<folder>/<name>.manifest.json
     <tenant>/<year>/<YYYYMMDD>/<YYYYMMDDTHHMMSS>/run.json
 
@@ -59,6 +60,12 @@ def part_path(folder: str, name: str, part: int, compression: str) -> str:
     """The file of one part; the first carries no number."""
     number = f".{part}" if part else ""
     return f"{folder}/{name}{number}{SUFFIXES[compression]}"
+
+
+def repaired_path(path: str) -> str:
+    """The file beside a part that holds records which are not strict JSON: the same lines, as a warehouse can load them."""
+    stem, _, compression = path.rpartition(".jsonl.")
+    return f"{stem}.repaired.{compression}"
 
 
 def manifest_path(folder: str, name: str) -> str:

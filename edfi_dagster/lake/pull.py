@@ -4,6 +4,7 @@ A pull is complete when the API said the end and the distinct ids read are at le
 after the walk for the same window; what lacks is read again, three times at the most. A full pull ends with
 a closing walk above ``newest``, because a row updated or re-created during the first walk has left its window.
 Without change versions nothing tells what changed meanwhile: there the counts before and after must agree.
+What an ODS counts several times is in ``repeats``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,13 +24,16 @@ from edfi_dagster.config import TenantYear
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.ids import DistinctIds
 from edfi_dagster.lake.manifest import Manifest, PulledFile, write_manifest
+from edfi_dagster.lake.odd_rows import OddRows, with_repaired
+from edfi_dagster.lake.repeats import Repeats, Walked
 from edfi_dagster.lake.store import LakeStore
 from edfi_dagster.lake.written import Written
 from edfi_dagster.ods.changes import EVERYTHING, ChangeWindow, closing_window, whole_window
 from edfi_dagster.ods.errors import IncompletePull, NotOffered, NotPermitted
+from edfi_dagster.ods.odd import loadable
 from edfi_dagster.ods.pagers import change_walk, record_walks
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, Collection, Page
-from edfi_dagster.ods.rows import Lines
+from edfi_dagster.ods.rows import lines_of
 from edfi_dagster.ods.session import OdsSession
 
 MOST_REPULLS = 3
@@ -85,6 +89,9 @@ class Pull:
         self.new_keys: dict[str, NewKey] = {}
         self.tombstones: set[str] = set()
         self.gone: tuple[str, ...] = ()
+        # What somebody should know of it, a sentence each.
+        self.warnings: list[str] = []
+        self._odd = OddRows()
         self._changes = DistinctIds(run.tmp_dir)
         self.window = ChangeWindow(0)
         self.expected = 0
@@ -122,22 +129,24 @@ class Pull:
     def read_changes(self, window: ChangeWindow) -> None:
         """Deletes or key changes of a window."""
         self.window = window
+        repeats = Repeats()
         for attempt in range(MOST_REPULLS + 1):
             pages: list[int | None] = []
-            self._write(_noting(change_walk(self.collection, window), pages))
-            if None in pages:  # not counted by this ODS: the walk went on to an empty page
-                self.expected = len(self._changes)
-            elif len(pages) <= 1 and not attempt:  # a single page carries the count of its own instant
-                self.expected = sum(total or 0 for total in pages)
-            else:
-                self.expected = self.collection.count(window)
-            if len(self._changes) >= self.expected:
-                return
+            with self._walked(attempt) as walked:
+                self._write(_noting(change_walk(self.collection, window), pages), *walked)
+                if None in pages:  # not counted by this ODS: the walk went on to an empty page
+                    self.expected = len(self._changes)
+                elif len(pages) <= 1 and not attempt:  # a single page carries the count of its own instant
+                    self.expected = sum(total or 0 for total in pages)
+                else:
+                    self.expected = self.collection.count(window)
+                if len(self._changes) >= self.expected or self._are_repeats(repeats, walked):
+                    return
         raise self._incomplete(window, self._changes)
 
     def add(self, records: Iterable[tuple[str, bytes]]) -> None:
         """More records, (id, row) each, read by their ids after all the others."""
-        self._write(Page(Lines(row + b"\n", [record_id])) for record_id, row in records)
+        self._write(Page(lines_of(record_id, row)) for record_id, row in records)
 
     def publish(self, low: int | None) -> Manifest | None:
         """Write the manifest, which makes the pull exist; None where a delta brought nothing."""
@@ -170,7 +179,11 @@ class Pull:
             retries=self.collection.tally.retries,
             key=dict(endpoint.key),
             gone=self.gone,
+            odd_rows=self._odd.count,
+            odd=self._odd.ids,
         )
+        if self._odd.count:
+            self.warnings.append(f"{run.pair} {self.collection.label}: {self._odd.sentence()}")
         write_manifest(run.lake, paths.manifest_path(self._folder, endpoint.snake), manifest)
         self.close()
         return manifest
@@ -179,7 +192,10 @@ class Pull:
         """Take away what was written; without a manifest it would not count anyway."""
         for file in self._files.values():
             self._run.lake.delete(file.path)
+            if file.repaired:
+                self._run.lake.delete(file.repaired.path)
         self._files.clear()
+        self._odd = OddRows()
         for ids in (self.ids, self._changes):
             ids.clear()
 
@@ -190,17 +206,19 @@ class Pull:
     # -- walks ---------------------------------------------------------------------------------------
 
     def _read_complete(self, window: ChangeWindow) -> None:
+        repeats = Repeats()
         for attempt in range(MOST_REPULLS + 1):
             first = self.collection.first_page(window)
             if not attempt and not len(first) and not first.total:
                 return
-            self._walk(window, first)
-            with closing(DistinctIds(self._run.tmp_dir)) as left:
+            with closing(DistinctIds(self._run.tmp_dir)) as left, self._walked(attempt) as walked:
+                self._walk(window, first, *walked)
                 if (first.total or 0) > len(first):
                     self._note_left(window, left)
                 self.expected = self.collection.count(window)
-                if len(self.ids) - len(left) >= self.expected:
+                if len(self.ids) - len(left) >= self.expected or self._are_repeats(repeats, walked):
                     return
+            self.collection.has_partitions = False  # their ranges may have left something out
         raise self._incomplete(window, self.ids)
 
     def _note_left(self, window: ChangeWindow, left: DistinctIds) -> None:
@@ -225,14 +243,35 @@ class Pull:
             except (NotPermitted, NotOffered):  # then those that were deleted count as if they were there
                 return
 
+    @contextmanager
+    def _walked(self, attempt: int) -> Iterator[list[Walked]]:
+        """What notes the rows of a walk, where repeated ones may have to be explained: that is dear, and rarely needed."""
+        if not attempt and not self.collection.abilities.repeats_rows:
+            yield []
+            return
+        with closing(Walked(self._run.tmp_dir)) as walked:
+            yield [walked]
+
+    def _are_repeats(self, repeats: Repeats, walked: Sequence[Walked]) -> bool:
+        """Whether rows that come several times, walk for walk the same, are all that the count has beyond the ids."""
+        if not walked or not repeats.explain(walked[0], self.expected):
+            return False
+        ids = walked[0].ids
+        self.warnings.append(
+            f"{self._run.pair} {self.collection.label}: the ODS counts and serves {ids.added} rows of {len(ids)} "
+            "distinct ids, in two walks alike; each was taken once"
+        )
+        return True
+
     def _read_closing(self, window: ChangeWindow) -> None:
+        repeats = Repeats()
         for _ in range(MOST_REPULLS + 1):
             first = self.collection.first_page(window)
             if not len(first) and not first.total:
                 return
-            with closing(DistinctIds(self._run.tmp_dir)) as read:
+            with closing(Walked(self._run.tmp_dir)) as read:
                 self._walk(window, first, read)
-                if len(read) >= (first.total or 0):
+                if len(read.ids) >= (first.total or 0) or repeats.explain(read, first.total or 0):
                     return
         raise self._incomplete(window, self.ids)
 
@@ -242,20 +281,23 @@ class Pull:
         That is, as many records as were counted before and after; or, where it does not count, the same records twice.
         """
         before: tuple[int, int] | None = None
-        for _ in range(MOST_REPULLS + 1):
+        repeats = Repeats()
+        for attempt in range(MOST_REPULLS + 1):
             self.abandon()
             first = self.collection.first_page(EVERYTHING)
-            self._walk(EVERYTHING, first)
-            if first.total is None:
-                read = self.ids.fingerprint()
-                if read == before:
-                    self.expected = read[0]
-                    return
-                before = read
-            else:
-                self.expected = self.collection.count(EVERYTHING)
-                if first.total == self.expected == len(self.ids):
-                    return
+            with self._walked(attempt) as walked:
+                self._walk(EVERYTHING, first, *walked)
+                if first.total is not None:
+                    self.expected = self.collection.count(EVERYTHING)
+                    is_all = self.expected == len(self.ids) or self._are_repeats(repeats, walked)
+                    if first.total == self.expected and is_all:
+                        return
+                    continue
+            read = self.ids.fingerprint()
+            if read == before:
+                self.expected = read[0]
+                return
+            before = read
         raise IncompletePull(
             f"{len(self.ids)} distinct records read; without change versions a pull is complete only if no record comes or "
             f"goes while it is read, and some did, {MOST_REPULLS + 1} times; pull when the ODS is quiet",
@@ -263,8 +305,8 @@ class Pull:
             endpoint=self.collection.label,
         )
 
-    def _walk(self, window: ChangeWindow, first: Page, *also: DistinctIds) -> None:
-        """Read a window once, noting the ids in ``also`` as well; walks that may go side by side do."""
+    def _walk(self, window: ChangeWindow, first: Page, *also: Walked) -> None:
+        """Read a window once, noting the rows in ``also`` as well; walks that may go side by side do."""
         walks = record_walks(self.collection, window, first, threads=self._run.threads)
         if len(walks) == 1:
             self._write(walks[0], *also)
@@ -278,7 +320,7 @@ class Pull:
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _write(self, pages: Iterable[Page], *also: DistinctIds) -> None:
+    def _write(self, pages: Iterable[Page], *also: Walked) -> None:
         """Write pages into one part of their own."""
         with self._lock:
             part = self._parts
@@ -294,24 +336,33 @@ class Pull:
             self._run.lake.writing(path) as stream,
             written.compressing(stream, self._run.compression) as out,
         ):
+            is_odd = False
             for page in _from(first, filled):
                 out.write(page.lines.text)
                 written.rows += len(page)
+                is_odd = is_odd or bool(page.lines.odd)
                 self._note(page, also)
-        file = PulledFile(path=path, rows=written.rows, bytes=written.size, sha256=written.digest)
+        file = PulledFile(path, written.rows, written.size, written.digest)
+        if is_odd:
+            file = with_repaired(self._run.lake, file, self._run.compression)
         with self._lock:
             self._files[part] = file
 
-    def _note(self, page: Page, also: Sequence[DistinctIds]) -> None:
+    def _note(self, page: Page, also: Sequence[Walked]) -> None:
+        is_change = self.collection.kind != RECORDS
+        keys = page.change_keys if is_change else page.ids
         with self._lock:
-            for ids in (self.ids, *also):
-                ids.add(page.ids)
-            if self.collection.kind != RECORDS:
-                self._changes.add(page.change_keys)
+            self.ids.add(page.ids)
+            if is_change:
+                self._changes.add(keys)
+            for walked in also:
+                walked.add(keys, page.rows)
+            self._odd.note(page.lines.odd)
             if self.collection.kind == DELETES and len(self.tombstones) < MOST_TOMBSTONES:
                 self.tombstones.update(page.ids)
             if self.collection.kind == KEY_CHANGES:
-                self.new_keys |= {key.id: key for key in map(_new_key, page.rows)}
+                rows = map(loadable, page.rows) if page.lines.odd else page.rows
+                self.new_keys |= {key.id: key for key in map(_new_key, rows)}
 
     def _incomplete(self, window: ChangeWindow, read: Sized) -> IncompletePull:
         return IncompletePull(

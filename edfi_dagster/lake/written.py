@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from gzip import GzipFile
@@ -43,3 +44,10 @@ class Written:
         else:
             with zstandard.ZstdCompressor(level=1).stream_writer(cast(BinaryIO, self), closefd=False) as out:
                 yield cast(BinaryIO, out)
+
+
+def decompressed(stored: BinaryIO, path: str) -> BinaryIO:
+    """The content of a file of the lake; ``path`` tells by its end how it is compressed."""
+    if path.endswith(".gz"):
+        return cast(BinaryIO, GzipFile(fileobj=stored))
+    return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(stored))

@@ -15,7 +15,7 @@ class Abilities:
     ``counts_changes``: Total-Count of deletes and key changes; ``key_changes``: /keyChanges is there for certain;
     ``cursor``: pages by token, and /partitions; ``first_page_has_token``: a window's first page can be continued
     (DMS orders a window by change version and then gives no token, so a walk must begin at /partitions);
-    ``namespaces``: the namespace is part of an endpoint's path; ``largest_page``: rows that no page may exceed, where
+    ``repeats_rows``: it is known to count and serve rows twice (ODS-5090, ODS-5174); ``namespaces``: the namespace is part of an endpoint's path; ``largest_page``: rows that no page may exceed, where
     that does not depend on the host.
     """
 
@@ -25,6 +25,7 @@ class Abilities:
     key_changes: bool
     cursor: bool
     first_page_has_token: bool
+    repeats_rows: bool
     namespaces: bool
     largest_page: int | None
 
@@ -37,6 +38,7 @@ class Abilities:
             key_changes=version >= (6, 0),
             cursor=version >= (7, 3),
             first_page_has_token=(7, 3) <= version < (8, 0),
+            repeats_rows=(5, 0) <= version < (5, 3),
             namespaces=version >= (3, 0),
             largest_page=None if version >= (3, 0) else 100,
         )

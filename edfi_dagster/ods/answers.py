@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import random
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -52,6 +54,14 @@ class Answer:
     body: bytes
     headers: Mapping[str, str]
     status: int = 200
+
+
+def without_mark(body: bytes) -> bytes:
+    """The body in UTF-8 without a byte order mark, which some proxies and hosts write before JSON."""
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        with suppress(UnicodeDecodeError):
+            return body.decode("utf-16").encode()
+    return body.removeprefix(codecs.BOM_UTF8)
 
 
 class Unauthorised(Exception):

@@ -43,11 +43,7 @@ def record_walks(
         return [_forward(collection, window, first)]
     if collection.abilities.cursor:
         return _cursor_walks(collection, window, first, threads)
-    if first.total <= len(first):
-        return [iter([first])]
-    share = max(4 * collection.page_size, math.ceil(first.total / (threads * _WALKS_PER_THREAD)))
-    parts = _parts(collection, window, first.total, min(share, collection.deepest), threads)
-    return [_reverse(collection, part, rows) for part, rows in parts]
+    return _offset_walks(collection, window, first, threads)
 
 
 # -- by cursor -------------------------------------------------------------------------------------------
@@ -56,15 +52,19 @@ def record_walks(
 def _cursor_walks(
     collection: Collection, window: ChangeWindow, first: Page, threads: int
 ) -> list[Iterator[Page]]:
+    """Side by side from the tokens of /partitions; without those from the first page's, or by offset where it has none."""
     total = first.total or 0
-    if total <= 2 * collection.page_size and collection.abilities.first_page_has_token:
-        return [_from(first, follow(collection, window, first.next_token))]
-    if total <= len(first):
+    is_small = total <= 2 * collection.page_size and collection.abilities.first_page_has_token
+    if not is_small and total <= len(first):
         return [iter([first])]
-    number = math.ceil(total / (_PAGES_PER_PARTITION * collection.page_size))
-    most = threads * _WALKS_PER_THREAD if threads > 1 else 1
-    tokens = collection.partitions(window, max(1, min(number, most, _MOST_PARTITIONS)))
-    return [follow(collection, window, token) for token in tokens]
+    if not is_small and collection.has_partitions:
+        number = math.ceil(total / (_PAGES_PER_PARTITION * collection.page_size))
+        most = threads * _WALKS_PER_THREAD if threads > 1 else 1
+        if tokens := collection.partitions(window, max(1, min(number, most, _MOST_PARTITIONS))):
+            return [follow(collection, window, token) for token in tokens]
+    if is_small or first.next_token is not None:
+        return [_from(first, follow(collection, window, first.next_token))]
+    return _offset_walks(collection, window, first, threads)
 
 
 def follow(collection: Collection, window: ChangeWindow, token: str | None) -> Iterator[Page]:
@@ -87,6 +87,17 @@ def follow(collection: Collection, window: ChangeWindow, token: str | None) -> I
 
 
 # -- by offset -------------------------------------------------------------------------------------------
+
+
+def _offset_walks(
+    collection: Collection, window: ChangeWindow, first: Page, threads: int
+) -> list[Iterator[Page]]:
+    total = first.total or 0
+    if total <= len(first):
+        return [iter([first])]
+    share = max(4 * collection.page_size, math.ceil(total / (threads * _WALKS_PER_THREAD)))
+    parts = _parts(collection, window, total, min(share, collection.deepest), threads)
+    return [_reverse(collection, part, rows) for part, rows in parts]
 
 
 def _parts(
@@ -156,14 +167,18 @@ def _upwards(
 ) -> Generator[Page, None, bool]:
     """The pages before row ``start``; False where one does not adjoin the page ``above``."""
     while start:
-        known = set(above.ids)
         for shared in dict.fromkeys((1, collection.page_size // 2)):
             begin, page = collection.page_before(window, start + shared)
+            own = start - begin
+            # Row by row, for an ODS may serve a row twice (5.1 and 5.2 do), and then its place counts.
+            if 0 <= own < len(page) and page.ids[own:] == above.ids[: len(page) - own]:
+                fresh = page.at(range(own))
+                break
             if _adjoins(page, above, shared):
+                fresh = page.without(set(above.ids))
                 break
         else:
             return False
-        fresh = page.without(known)
         if len(fresh):
             yield fresh
         # Where the page had to be halved to be read, it may begin where the last one did; it still got on by itself.
@@ -195,7 +210,7 @@ def _forward(collection: Collection, window: ChangeWindow, first: Page) -> Itera
             page = collection.page_at(window, offset - 1)
             if page.ids[:1] != [last]:
                 break
-            page = page.without({last})
+            page = page.at(range(1, len(page)))
             if not len(page):
                 page = collection.page_at(window, offset)
         else:
@@ -216,25 +231,30 @@ def change_walk(collection: Collection, window: ChangeWindow) -> Iterator[Page]:
     """
     low, offset, standstills = window.low or 0, 0, 0
     seen: set[str] = set()
-    last_key = ""
+    shared: list[str] = []
     while standstills <= _MOST_RESTARTS:
         at = ChangeWindow(low, window.high)
         page = collection.page_at(at, offset, counted=True)
         keys = page.change_keys
-        if offset and keys[:1] != [last_key]:  # rows before it have come or gone
-            offset, standstills = 0, standstills + 1
+        if offset and keys[:1] != shared:  # rows before it have come or gone
+            offset, standstills, shared = 0, standstills + 1, []
             continue
-        fresh = [n for n, key in enumerate(keys) if key not in seen]
+        if keys[: len(shared)] == shared:  # by their places, for an ODS may serve a row twice
+            fresh = list(range(len(shared), len(keys)))
+        else:
+            fresh = [n for n, key in enumerate(keys) if key not in seen]
         if fresh:
             yield page.at(fresh)
         if _is_last(collection, at, offset, page, is_new=bool(fresh)):
             return
         standstills += not fresh
-        last_key, last = keys[-1], page.lines.change_versions[-1]
-        if collection.kind == DELETES and last > low:
-            low, offset = last, 0
+        versions = page.lines.change_versions
+        if collection.kind == DELETES and versions[-1] > low:
+            low, offset = versions[-1], 0
+            shared = [key for key, version in zip(keys, versions, strict=True) if version == low]
         else:
             offset += len(keys) - 1
+            shared = keys[-1:]
         seen = set(keys)
     raise collection.unusable(_MOVING)
 

@@ -14,7 +14,15 @@ import msgspec
 from edfi_dagster.ods.answers import NO_JSON, Answer
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.changes import ChangeWindow
-from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, TooHeavy, UnusableBody
+from edfi_dagster.ods.errors import (
+    NotOffered,
+    NotPermitted,
+    OdsUnreachable,
+    RequestRefused,
+    TooHeavy,
+    UnusableBody,
+)
+from edfi_dagster.ods.oauth import JSON
 from edfi_dagster.ods.rows import Lines, change_lines, record_line, record_lines
 from edfi_dagster.ods.session import OdsSession, Tally
 
@@ -77,7 +85,8 @@ class Collection:
 
     ``page_size`` is what is asked for; less where the ODS publishes a smaller maximum, and for a while where it could
     not serve a page of that size (413, repeated 504 or time-out). ``deepest`` is the number of rows that a walk by
-    offset should not go beyond, because deep offsets are slow on the ODS.
+    offset should not go beyond, because deep offsets are slow on the ODS. ``accept`` is the content type of the records,
+    a profile's for example. ``warn_once`` hears of a topic what somebody should know of the whole ODS.
     """
 
     def __init__(
@@ -90,10 +99,13 @@ class Collection:
         retries: int | None = None,
         filters: Mapping[str, str] | None = None,
         deepest: int = 50_000,
+        accept: str = JSON,
+        warn_once: Callable[[str, str], None] = lambda topic, sentence: None,
     ) -> None:
         self.endpoint = endpoint
         self.kind = kind
         self.deepest = deepest
+        self.has_partitions = True
         self.tally = Tally()
         self.abilities = session.abilities
         self._published = session.published
@@ -103,6 +115,8 @@ class Collection:
         self._good_pages = 0
         self._lock = threading.Lock()
         self._session = session
+        self._accept = accept
+        self._warn_once = warn_once
         self._retries = retries
         self._has_answered = False
         self._filters = dict(filters or {})
@@ -189,11 +203,24 @@ class Collection:
         )
 
     def partitions(self, window: ChangeWindow, number: int) -> list[str]:
-        """Page tokens of at most ``number`` disjoint ranges that together hold the window."""
+        """Page tokens of at most ``number`` disjoint ranges that together hold the window; none where they cannot be had.
+
+        They only make a walk faster, and an ODS may take minutes to find them in a large table. So they have little time.
+        """
         if window.is_empty:
             return []
         params = self._params(window, {"number": str(number)})
-        return self._get(f"{self._url}/partitions", params, _read_partitions)
+        for is_last in (False, True):
+            try:
+                return self._get(
+                    f"{self._url}/partitions", params, _read_partitions, lighter=True, hurried=True, retries=0
+                )
+            except (OdsUnreachable, RequestRefused, UnusableBody) as error:
+                if is_last or isinstance(error, TooHeavy | RequestRefused):
+                    self.has_partitions = False
+                    self._warn_once("partitions", f"{error}; it is read page by page, which takes longer")
+                    break
+        return []
 
     def record(self, record_id: str) -> bytes | None:
         """One record by id, layout stripped; None where it is gone, filtered out, or not visible to this key."""
@@ -279,11 +306,18 @@ class Collection:
         return {**self._filters, **window.params, **params}
 
     def _get(
-        self, url: str, params: Mapping[str, str], read: Callable[[Answer], T], *, lighter: bool = False
+        self,
+        url: str,
+        params: Mapping[str, str],
+        read: Callable[[Answer], T],
+        *,
+        lighter: bool = False,
+        hurried: bool = False,
+        retries: int | None = None,
     ) -> T:
         """An answer of the collection. 403 and 404 say something of it only if they come first."""
         try:
-            answer = self._ask(url, params, read, lighter=lighter)
+            answer = self._ask(url, params, read, lighter=lighter, hurried=hurried, retries=retries)
         except (NotOffered, NotPermitted) as error:
             if not self._has_answered:
                 raise
@@ -297,16 +331,25 @@ class Collection:
         return answer
 
     def _ask(
-        self, url: str, params: Mapping[str, str], read: Callable[[Answer], T], *, lighter: bool = False
+        self,
+        url: str,
+        params: Mapping[str, str],
+        read: Callable[[Answer], T],
+        *,
+        lighter: bool = False,
+        hurried: bool = False,
+        retries: int | None = None,
     ) -> T:
         return self._session.get(
             url,
             params,
             read,
             endpoint=self.label,
-            retries=self._retries,
+            retries=self._retries if retries is None else retries,
             tally=self.tally,
             lighter=lighter,
+            hurried=hurried,
+            accept=self._accept,
         )
 
     def _total(self, page: Page) -> int:

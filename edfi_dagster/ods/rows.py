@@ -2,7 +2,8 @@
 
 The ODS indents its JSON; a lake line is the row without that layout, every value spelled as the ODS spelled it, keys
 in its order, unknown fields and repeated names included. JSON allows no raw line break inside a string, so what is
-left holds none. Nothing is parsed but each row's id, and a change's version.
+left holds none. Nothing is parsed but each row's id, and a change's version. A page that is not strict JSON is read
+row by row, see ``odd``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Annotated
 
 import msgspec
 
+from edfi_dagster.ods import odd
 from edfi_dagster.ods.answers import NO_JSON
 from edfi_dagster.ods.errors import UnusableBody
 
@@ -45,11 +47,15 @@ _changes_of_5 = msgspec.json.Decoder(list[_ChangeOf5])
 
 @dataclass(frozen=True)
 class Lines:
-    """Rows as JSON lines: ``text`` has one per row, each ended by a line feed; ``ids`` are theirs, in order."""
+    """Rows as JSON lines: ``text`` has one per row, each ended by a line feed; ``ids`` are theirs, in order.
+
+    ``odd`` are the ids of those that are not strict JSON.
+    """
 
     text: bytes
     ids: list[str]
     change_versions: tuple[int, ...] = ()
+    odd: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -67,11 +73,14 @@ class Lines:
             range(first, end)
         ):  # nearly always: a page without the row it shares with another
             text = self.text[self._start(first) : self._start(end)]
-            return Lines(text, self.ids[first:end], versions[first:end])
+            ids = self.ids[first:end]
+            return Lines(text, ids, versions[first:end], self.odd.intersection(ids) if self.odd else self.odd)
+        ids = [self.ids[n] for n in places]
         return Lines(
             b"".join(self.rows[n] + b"\n" for n in places),
-            [self.ids[n] for n in places],
+            ids,
             tuple(versions[n] for n in places) if versions else (),
+            self.odd.intersection(ids),
         )
 
     def _start(self, line: int) -> int:
@@ -89,9 +98,10 @@ class Lines:
 
 def record_lines(body: bytes) -> Lines:
     """The records of a page. Raises UnusableBody where it is not a JSON list of objects with an id."""
-    compact = _compact(body)
+    page = _page(body)
     try:
-        return Lines(_text(compact), [record.id for record in _identities.decode(compact)])
+        ids = [record.id for record in _identities.decode(page.strict)]
+        return Lines(page.text or _text(page.strict), ids, odd=page.odd(ids))
     except NO_JSON:
         raise UnusableBody("the body is not a list of records with an id") from None
 
@@ -101,34 +111,59 @@ def change_lines(body: bytes) -> Lines:
 
     Raises UnusableBody where it is no list of those, or not in change-version order.
     """
-    compact = _compact(body)
+    page = _page(body)
     try:
-        text, changes = _text(compact), _read_changes(compact)
+        text, changes = page.text or _text(page.strict), _read_changes(page.strict)
     except NO_JSON:
         raise UnusableBody("the body is not a list of changes with id and changeVersion") from None
     versions = tuple(change.change_version for change in changes)
     if any(later < earlier for earlier, later in pairwise(versions)):
         raise UnusableBody("the changes are not in change-version order")
-    return Lines(text, [change.id for change in changes], versions)
+    ids = [change.id for change in changes]
+    return Lines(text, ids, versions, page.odd(ids))
 
 
 def record_line(body: bytes) -> bytes:
     """One record, without a line end. Raises UnusableBody where it is not a JSON object with an id."""
-    compact = _compact(body)
+    line, repaired = odd.line_and_repaired(body)
     try:
-        _identity.decode(compact)
+        _identity.decode(repaired)
     except NO_JSON:
         raise UnusableBody("the body is not a record with an id") from None
-    return compact
+    return line
 
 
-def _compact(body: bytes) -> bytes:
+def lines_of(record_id: str, row: bytes) -> Lines:
+    """One record that was read by its id."""
+    return Lines(row + b"\n", [record_id], odd=frozenset({record_id} if odd.loadable(row) != row else ()))
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A page as strict JSON; ``text`` are its lines as sent where that differs, at the places ``odd_places``."""
+
+    strict: bytes
+    text: bytes = b""
+    odd_places: tuple[int, ...] = ()
+
+    def odd(self, ids: Sequence[str]) -> frozenset[str]:
+        """The ids of the odd rows. Raises UnusableBody where an id itself had to be repaired: it names nothing then."""
+        found = frozenset(ids[place] for place in self.odd_places)
+        if any("\ufffd" in record_id for record_id in found):
+            raise UnusableBody("the body is not a list of records with an id")
+        return found
+
+
+def _page(body: bytes) -> _Page:
     try:
-        if not body.isascii():
-            body.decode()  # msgspec lets bytes that are not UTF-8 pass where it copies
-        return msgspec.json.format(body, indent=-1)
+        return _Page(odd.strict(body))
     except NO_JSON:
-        raise UnusableBody("the body is cut or is not JSON") from None
+        rows = [odd.line_and_repaired(row) for row in odd.split(body)]
+    return _Page(
+        b"[%b]" % b",".join(repaired for _, repaired in rows),
+        b"".join(line + b"\n" for line, _ in rows),
+        tuple(place for place, (line, repaired) in enumerate(rows) if line != repaired),
+    )
 
 
 def _text(compact: bytes) -> bytes:

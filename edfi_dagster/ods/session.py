@@ -60,7 +60,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, Unpack
 
 from edfi_dagster.config import OdsSettings, TenantYear
 from edfi_dagster.ods import snapshots
@@ -84,12 +84,12 @@ from edfi_dagster.ods.errors import (
     UnusableBody,
     WrongCredentials,
 )
-from edfi_dagster.ods.oauth import TokenRequest
+from edfi_dagster.ods.oauth import JSON, TokenRequest
 from edfi_dagster.ods.published import PublishedEndpoints
 from edfi_dagster.ods.retries import Retries
 from edfi_dagster.ods.tally import Tally
 from edfi_dagster.ods.token import Token, TokenLease
-from edfi_dagster.ods.transport import LARGEST_ANSWER_BYTES, LARGEST_STATEMENT_BYTES, Transport
+from edfi_dagster.ods.transport import LARGEST_STATEMENT_BYTES, Bounds, Transport
 
 __all__ = ["Answer", "OdsSession", "Tally"]
 
@@ -98,7 +98,7 @@ T = TypeVar("T")
 CONNECT_SECONDS = 15.0
 READ_SECONDS = 120.0
 _MOST_REFUSALS = 2
-_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "edfi-dagster"}
+_HEADERS = {"Accept": JSON, "Accept-Encoding": "gzip", "User-Agent": "edfi-dagster"}
 
 
 class OdsSession:
@@ -193,19 +193,20 @@ class OdsSession:
         retries: int | None = None,
         tally: Tally | None = None,
         lighter: bool = False,
-        largest: int = LARGEST_ANSWER_BYTES,
+        accept: str = JSON,
+        **bounds: Unpack[Bounds],
     ) -> T:
         """GET with the token; ``parse`` turns the answer into what is wanted, or raises UnusableBody.
 
-        ``lighter`` tells that the caller can ask for less, and would rather be told TooHeavy than wait; ``largest`` is the
-        most bytes the answer may have.
+        ``lighter`` tells that the caller can ask for less, and would rather be told TooHeavy than wait; ``accept`` is the
+        content type asked for.
         Raises what the table above says, with tenant, year and ``endpoint`` in the message.
         """
 
         def attempt(retry: bool) -> T:
             def send(token: Token, again: bool) -> T:
                 get = partial(self._get, url, params, token=token, endpoint=endpoint)
-                return parsed(get(retry=retry or again, tally=tally, largest=largest), parse)
+                return parsed(get(retry=retry or again, tally=tally, accept=accept, **bounds), parse)
 
             return self._with_token(send)
 
@@ -313,14 +314,15 @@ class OdsSession:
         endpoint: str | None = None,
         retry: bool = False,
         tally: Tally | None = None,
-        largest: int = LARGEST_ANSWER_BYTES,
+        accept: str = JSON,
+        **bounds: Unpack[Bounds],
     ) -> Answer:
         for counted in filter(None, (self.tally, tally)):
             counted.add(retry=retry)
-        headers = _HEADERS
+        headers = {**_HEADERS, "Accept": accept}
         if token is not None:
-            headers = {**_HEADERS, "Authorization": f"Bearer {token.value}", **self._snapshot_header(url)}
-        answer = self._send("GET", url, headers, endpoint or "", params=params, largest=largest)
+            headers |= {"Authorization": f"Bearer {token.value}", **self._snapshot_header(url)}
+        answer = self._send("GET", url, headers, endpoint or "", params=params, **bounds)
         if token is not None and answer.status != 401:
             self._token_lease().accept()
         if self._snapshot and snapshots.is_gone(answer) and self._snapshot_header(url):
@@ -356,12 +358,12 @@ class OdsSession:
         *,
         params: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        largest: int = LARGEST_ANSWER_BYTES,
+        **bounds: Unpack[Bounds],
     ) -> Answer:
         owner = endpoint.removesuffix("/deletes").removesuffix("/keyChanges")
         with self.budget.turn(owner) as turn:
             try:
-                answer = self._transport.send(method, url, headers, params=params, body=body, largest=largest)
+                answer = self._transport.send(method, url, headers, params=params, body=body, **bounds)
             except Transient as error:
                 if error.suffering:
                     turn.suffered()

@@ -57,6 +57,8 @@ class App:
         if fault is not None:
             await asyncio.sleep(fault.seconds)
         response = await self._guarded(self._answer(request, place, info), request)
+        if place.store is not None:
+            response = place.store.oddities.marked(response)
         self._record(info, response.status_code)
         await response(scope, receive, send)
 
@@ -102,6 +104,9 @@ class App:
         if area != self.site.generation.data_area:
             if not self.site.generation.change_queries:
                 raise errors.no_such_route()
+            if not store.oddities.change_queries:
+                told = self.site.generation.errors == "problem"
+                raise errors.feature_disabled("Change Queries") if told else errors.no_such_route()
             return api.change_queries(request, rest)
         parameters = {name.lower(): value for name, value in request.query_params.items()}
         return await api.answer(request, rest, parameters)

@@ -36,9 +36,14 @@ class Collection:
         """A page; rows that go while ``between_reads`` runs are missing from it."""
         asked = paging.page_request(self.parameters, self.max_page, self.generation)
         window = Window(asked.versions, asked.cursor) if asked.cursor else Window(asked.versions)
-        found = self._narrowed(window)
+        found = self._repeated(window, self._narrowed(window))
         if found is not None:
             positions = found[asked.offset : asked.offset + asked.limit]
+            if (
+                self.generation.cursor
+            ):  # a token is an AggregateId, so a row that comes twice does so within a page
+                once = list(dict.fromkeys(found))[asked.offset : asked.offset + asked.limit]
+                positions = [position for position in found if position in set(once)]
         elif asked.limit:
             positions = self.reader.page(self.endpoint, window, asked.limit, asked.offset)
         else:
@@ -48,12 +53,31 @@ class Collection:
             total = self.reader.count(self.endpoint, window) if found is None else len(found)
             headers["Total-Count"] = str(total)
         between_reads()
-        text = self.reader.joined(positions)
+        text = self._joined(positions)
         if text is not None and self.generation.cursor:
             highest = asked.cursor[1] if asked.cursor else LAST_AGGREGATE_ID
             following = aggregate_id_of(positions[-1]) + 1
             headers["Next-Page-Token"] = paging.encoded_token(following, highest)
         return Response(b"[]" if text is None else b"[\n%b\n]" % text, headers=headers)
+
+    def _repeated(self, window: Window, found: Sequence[int] | None) -> Sequence[int] | None:
+        """The positions with those of rows that this ODS repeats twice; None where that is all of them once."""
+        rows = (self.reader.by_id(self.endpoint, row_id) for row_id in self.store.oddities.repeated)
+        twice = {row.position for row in rows if row}
+        if not twice:
+            return found
+        if found is None:
+            found = within(
+                self.reader.positions(self.endpoint, Window(window.versions)), self.endpoint, window
+            )
+        return [position for position in found for _ in range(2 if position in twice else 1)]
+
+    def _joined(self, positions: Sequence[int]) -> bytes | None:
+        if not self.store.oddities.repeated:
+            return self.reader.joined(positions)
+        once = sorted(set(positions))
+        bodies = dict(zip(once, self.reader.bodies(once), strict=True))
+        return b",\n".join(bodies[position] for position in positions) or None
 
     def partitions(self) -> Response:
         number = paging.partition_count(self.parameters)
@@ -74,6 +98,7 @@ class Collection:
         asked = paging.changes_request(self.parameters, self.max_page, self.generation)
         keyed = self.generation.keyed_deletes
         rows = self._visible(changes.tombstones(self.reader, self.endpoint, asked.versions, suppress=keyed))
+        rows = [row for row in rows for _ in range(2 if row["id"] in self.store.oddities.repeated else 1)]
         return _page_of(rows if keyed else changes.bare(rows), asked)
 
     def key_changes(self) -> Response:

@@ -157,6 +157,20 @@ def _settings(
     return json_response({"latency": s.latency, "max_page": s.max_page, "token_seconds": s.token_seconds})
 
 
+def _oddities(
+    site: Site, store: Store, request: Request, rest: list[str], body: Mapping[str, Any]
+) -> Response:
+    """``POST`` fields of ``oddities.Oddities`` to set, ``DELETE`` for an ordinary ODS."""
+    if request.method == "DELETE":
+        store.oddities.clear()
+    elif request.method == "POST":
+        try:
+            store.oddities.set(body)
+        except ValueError as error:
+            raise errors.bad_request(str(error)) from None
+    return json_response({})
+
+
 def _endpoint(store: Store, path: str) -> Endpoint:
     found = store.model.get(path)
     if found is None:
@@ -170,6 +184,7 @@ _HANDLERS = {
     "transactions": _transactions,
     "states": _states,
     "faults": _faults,
+    "oddities": _oddities,
     "permissions": _permissions,
     "requests": _requests,
     "settings": _settings,

@@ -17,6 +17,7 @@ from edfi_dagster.sandbox.database import Reader
 from edfi_dagster.sandbox.filters import normalised_id
 from edfi_dagster.sandbox.generations import Generation
 from edfi_dagster.sandbox.model import Endpoint
+from edfi_dagster.sandbox.oddities import content_types
 from edfi_dagster.sandbox.store import Store
 
 TRANSACTION_HEADER = "x-sandbox-transaction"
@@ -39,10 +40,15 @@ class DataApi:
     def generation(self) -> Generation:
         return self.store.generation
 
+    @property
+    def offers_changes(self) -> bool:
+        return self.generation.change_queries and self.store.oddities.change_queries
+
     async def answer(self, request: Request, segments: list[str], parameters: Mapping[str, str]) -> Response:
         """Answer ``/{namespace}/{resource}[/…]``; ``parameters`` have lower-case names."""
         path = segments if self.generation.namespaces else ["ed-fi", *segments]
-        endpoint = self.store.model.get("/".join(path[:2])) if len(path) >= 2 else None
+        known = self.store.oddities.known_as("/".join(path[:2]))
+        endpoint = self.store.model.get(known) if len(path) >= 2 else None
         if endpoint is None or endpoint.path in self.store.withdrawn or len(path) > 3:
             raise errors.no_such_route()
         if request.method != "GET":
@@ -97,13 +103,33 @@ class DataApi:
     ) -> Response:
         kind = rest[0].lower() if rest else ""
         if kind in ("deletes", "keychanges"):
-            return self._changes(endpoint, kind, parameters, reader)
+            if not self.store.oddities.snapshot_changes and self.store.snapshots.asked_for(request.headers):
+                raise errors.unexpected()
+            return self._spelled(self._changes(endpoint, kind, parameters, reader))
         if endpoint.path in self.store.denied_reads:
             raise errors.access_denied("resource", endpoint.path)
+        accept, implicit = request.headers.get("accept", ""), self.generation.profiles_implied
+        profile = self.store.oddities.profile(endpoint, accept, implicit=implicit)
         if kind and not (kind == "partitions" and self.generation.cursor):
-            return self._item(request, endpoint, rest[0], reader)
+            return self._spelled(self._item(request, endpoint, rest[0], reader), endpoint, profile)
         asked = Collection(self.store, endpoint, reader, parameters, self.max_page)
-        return asked.partitions() if kind else asked.page(self.between_reads)
+        if kind:
+            return asked.partitions()
+        return self._spelled(asked.page(self.between_reads), endpoint, profile)
+
+    def _spelled(
+        self, response: Response, endpoint: Endpoint | None = None, profile: str | None = None
+    ) -> Response:
+        """An answer with what the profile leaves of its records, spelled as this ODS does."""
+        oddities, body = self.store.oddities, bytes(response.body)
+        headers = dict(response.headers)
+        if endpoint and profile and body:
+            body = oddities.shaped(endpoint, profile, body)
+            headers["content-type"] = content_types(endpoint, [profile])[0]
+        elif not oddities.spellings:
+            return response
+        headers.pop("content-length", None)
+        return Response(oddities.spelled(body), response.status_code, headers=headers)
 
     def _item(self, request: Request, endpoint: Endpoint, given_id: str, reader: Reader) -> Response:
         if given_id.lower() == "partitions":
@@ -125,7 +151,7 @@ class DataApi:
     def _changes(
         self, endpoint: Endpoint, kind: str, parameters: Mapping[str, str], reader: Reader
     ) -> Response:
-        offered = self.generation.change_queries and (kind == "deletes" or self.generation.key_changes)
+        offered = self.offers_changes and (kind == "deletes" or self.generation.key_changes)
         if not (offered and endpoint.tracks_changes):
             raise errors.no_such_route()
         if endpoint.path in self.store.denied_changes:

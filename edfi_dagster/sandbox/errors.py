@@ -223,6 +223,39 @@ def no_relationship() -> ApiError:
     )
 
 
+def profile_wanted(content_types: Sequence[str]) -> ApiError:
+    listed = "', '".join(content_types)
+    return ApiError(
+        403,
+        "security:data-policy:incorrect-usage",
+        "Data Policy Failure Due to Incorrect Usage",
+        "A data policy failure was encountered. The request was not constructed correctly for the data policy that has"
+        " been applied to this data for the caller.",
+        errors=[
+            "Based on profile assignments, one of the following profile-specific content types is required when"
+            f" requesting this resource: '{listed}'"
+        ],
+    )
+
+
+def wrong_profile(error: str) -> ApiError:
+    return ApiError(
+        400,
+        "profile:invalid-profile-usage",
+        "Invalid Profile Usage",
+        "The request construction was invalid with respect to usage of a data policy.",
+        errors=[error],
+    )
+
+
+def feature_disabled(feature: str) -> ApiError:
+    return ApiError(404, "feature-disabled", "Feature Disabled", f"The {feature} feature is disabled.")
+
+
+def unexpected() -> ApiError:
+    return ApiError(500, "system", "System Error", "An unexpected problem has occurred.")
+
+
 def unauthenticated(error: str) -> ApiError:
     return ApiError(
         401,

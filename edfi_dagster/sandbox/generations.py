@@ -41,7 +41,8 @@ class Generation:
     a count, and hides what lives again; ``key_changes``: ``/keyChanges`` exists; ``cascades_bump``: a cascaded key
     change is a change of the referring row; ``refuses_key_changes``: else a PUT's new key is ignored where the key
     is fixed; ``modified_dates``: ``_lastModifiedDate``; ``snapshots``: a list of them chosen by identifier, one
-    unnamed, or none; ``identification_filters``: collections filter by their identification codes, too.
+    unnamed, or none; ``identification_filters``: collections filter by their identification codes, too;
+    ``profiles_implied``: where one profile of a key covers an endpoint, requests need not name it.
     """
 
     version: str
@@ -87,6 +88,7 @@ class Generation:
     modified_dates: bool = True
     snapshots: Literal["listed", "single", None] = "single"
     identification_filters: bool = False
+    profiles_implied: bool = True
 
 
 _V6 = Generation(
@@ -99,6 +101,7 @@ _V6 = Generation(
     refuses_key_changes=False,
     modified_dates=False,
     snapshots="listed",
+    profiles_implied=False,
 )  # fmt: skip
 _V5 = replace(
     _V6,

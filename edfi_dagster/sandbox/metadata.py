@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from edfi_dagster.sandbox.addresses import Address, mode_title
 from edfi_dagster.sandbox.answers import JSON, json_response
 from edfi_dagster.sandbox.generations import Generation
 from edfi_dagster.sandbox.model import Endpoint, Model, load_orders
+from edfi_dagster.sandbox.oddities import Oddities, content_types
 from edfi_dagster.sandbox.site import Located, Settings, Site
 from edfi_dagster.sandbox.store import Store
 
@@ -51,9 +52,10 @@ def discovery(request: Request, site: Site, place: Located) -> Response:
         address = Address(place.base, instance, str(dt.datetime.now(dt.UTC).year))
     named = {"applicationName": "Ed-Fi Alliance ODS/API"} if generation.names_application else {}
     mode = {"apiMode": mode_title(site.book.mode)} if site.book.mode else {}
+    oddities = place.store.oddities if place.store else Oddities()
     standard = {
         "name": "Ed-Fi",
-        "version": generation.standard_version,
+        "version": oddities.data_model or generation.standard_version,
         "informationalVersion": generation.standard_title,
     }
     extension = {"name": "TPDM", "version": "1.1.0", "informationalVersion": "TPDM-Core"}
@@ -66,7 +68,11 @@ def discovery(request: Request, site: Site, place: Located) -> Response:
             "build": generation.build,
             **mode,
             "dataModels": [standard, extension],
-            "urls": _urls(address, root_url(request), generation),
+            "urls": {
+                name: url
+                for name, url in _urls(address, root_url(request), generation).items()
+                if oddities.change_queries or name != "changeQueries"
+            },
         }
     )
 
@@ -103,13 +109,16 @@ def answer(
     if path == ["data", "v3", "dependencies"]:
         return json_response(list(_dependencies(store)))
     format_number = 2 if old_asked else generation.openapi
-    if path[:2] == ["data", "v3"] and path[-1] == "swagger.json" and len(path) <= 4:
+    if path[:3] == ["data", "v3", "profiles"] and len(path) == 5:
+        text = _profile_document(store, segments[3], address.url(root, "data", "v3"), settings, format_number)
+    elif path[:2] == ["data", "v3"] and path[-1] == "swagger.json" and len(path) <= 4:
         section = path[2] if len(path) == 4 else "all"
         server = address.url(root, "data", "v3")
         withdrawn = frozenset(store.withdrawn)
         text = _document(
             store.model, generation, section, withdrawn, server, settings.max_page, format_number
         )
+        text = text and _renamed(text, store.oddities.endpoints)
     elif path == ["changequeries", "v1", "swagger.json"]:
         text = _encoded(_change_queries(address.url(root, "changeQueries", "v1"), generation), format_number)
     else:
@@ -136,7 +145,7 @@ def token_info(store: Store, key: str) -> Json:
             for agency in agencies
         ],
         **({"student_identification_system": None} if store.generation.token_details else {}),
-        "assigned_profiles": [],
+        "assigned_profiles": sorted(store.oddities.profiles),
         **(_token_details(store) if store.generation.token_details else {}),
     }
 
@@ -148,7 +157,8 @@ def _token_details(store: Store) -> Json:
             operations = ["Create", "Update", "Delete"]
             operations[1:1] = [] if endpoint.path in store.denied_reads else ["Read"]
             operations += [] if endpoint.path in store.denied_changes else ["ReadChanges"]
-            resources.append({"resource": f"/{endpoint.path}", "operations": operations})
+            known_as = store.oddities.endpoints.get(endpoint.path, endpoint.path)
+            resources.append({"resource": f"/{known_as}", "operations": operations})
     return {"claim_set": {"name": "Ed-Fi Sandbox"}, "resources": resources, "services": []}
 
 
@@ -188,6 +198,31 @@ def _document(
         return None
     title = f"Ed-Fi Operational Data Store API ({section})"
     return _encoded(openapi.document(model, chosen, server, title, max_page, generation), format_number)
+
+
+def _renamed(text: bytes, endpoints: Mapping[str, str]) -> bytes:
+    """A document with the paths by which some endpoints are known here."""
+    for own, here in endpoints.items():
+        text = text.replace(f'"/{own}"'.encode(), f'"/{here}"'.encode())
+        text = text.replace(f'"/{own}/'.encode(), f'"/{here}/'.encode())
+    return text
+
+
+def _profile_document(
+    store: Store, name: str, server: str, settings: Settings, format_number: int
+) -> bytes | None:
+    """The document of a profile: its endpoints, with the content types that name it."""
+    profiles = {known.lower(): known for known in store.oddities.profiles}
+    found = profiles.get(name.lower())
+    if found is None:
+        return None
+    chosen = [e for e in store.model.endpoints if e.path in store.oddities.profiles[found]]
+    document = openapi.document(store.model, chosen, server, found, settings.max_page, store.generation)
+    for endpoint in chosen:
+        (wanted,) = content_types(endpoint, [found])
+        answer = document["paths"][f"/{endpoint.path}"]["get"]["responses"]["200"]
+        answer["content"] = {wanted: answer["content"]["application/json"]}
+    return _encoded(document, format_number)
 
 
 def _encoded(document: Json, format_number: int) -> bytes:

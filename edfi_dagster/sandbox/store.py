@@ -16,6 +16,7 @@ from edfi_dagster.sandbox import changes, documents, errors
 from edfi_dagster.sandbox.database import ALL_VERSIONS, EVERYTHING, Reader, Row, connect, first_position
 from edfi_dagster.sandbox.generations import NEWEST, generation
 from edfi_dagster.sandbox.model import Body, Endpoint, Model, model
+from edfi_dagster.sandbox.oddities import Oddities
 from edfi_dagster.sandbox.snapshots import Snapshots
 from edfi_dagster.sandbox.writes import Overlay, Writer
 
@@ -43,6 +44,7 @@ class Store:
         self.denied_changes: set[str] = set()
         self.withdrawn: set[str] = set()
         self.hidden: dict[int, set[str]] = {}
+        self.oddities = Oddities()
         self.transactions: dict[str, Transaction] = {}
         self._path = path
         self._states: dict[str, sqlite3.Connection] = {}

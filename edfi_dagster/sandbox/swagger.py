@@ -40,6 +40,9 @@ def _operation(operation: Json) -> Json:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
         body = {"in": "body", "name": "body", "required": True, "schema": _moved(schema)}
         kept["parameters"].append(body)
+    success: Json = operation["responses"].get("200", {})
+    if (types := list(success.get("content", {}))) not in ([], ["application/json"]):
+        kept["produces"] = types
     kept["responses"] = {status: _response(found) for status, found in operation["responses"].items()}
     return kept
 
@@ -47,7 +50,8 @@ def _operation(operation: Json) -> Json:
 def _response(response: Json) -> Json:
     kept = {name: value for name, value in response.items() if name != "content"}
     if "content" in response:
-        kept["schema"] = _moved(response["content"]["application/json"]["schema"])
+        (described,) = response["content"].values()
+        kept["schema"] = _moved(described["schema"])
     return kept
 
 

@@ -138,7 +138,8 @@ def _stage(connection: Connection, endpoint: Endpoint, read: dict[RecordKind, Re
     for kind, reading in read.items():
         if reading.manifest is not None:
             with _named([reading]):
-                _stage_lines(connection, f"staged_{kind}_lines", reading.manifest.files)
+                files = [file.loadable for file in reading.manifest.files]
+                _stage_lines(connection, f"staged_{kind}_lines", files)
             key = tuple(endpoint.key.values()) if kind == RECORDS else ()
             source = f"(SELECT *, CAST(NULL AS VARCHAR) AS name FROM staged_{kind}_lines)"
             _keep_last_reads(connection, kind, source, key)
@@ -208,7 +209,7 @@ def _stage_descriptors(connection: Connection, readings: Sequence[Reading]) -> N
         file.path: (reading.entry.endpoint.snake, file)
         for reading in readings
         if reading.manifest
-        for file in reading.manifest.files
+        for file in (stored.loadable for stored in reading.manifest.files)
     }
     with _named(readings):
         _stage_lines(connection, "staged_records_lines", [file for _, file in files.values()])

@@ -47,6 +47,7 @@ def server(running: SandboxServer) -> SandboxServer:
     running.latency = 0.0
     for path in store.denied_reads | store.denied_changes | store.withdrawn:
         store.allow(path)
+    store.oddities.clear()
     store.restore("as generated")
     running.requests.clear()
     return running

@@ -80,12 +80,7 @@ def test_a_page_of_changes_that_lacks_rows_is_asked_for_again() -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        b'{"id":"a","text":"one\ntwo"}',
-        b'{"id":"a","text":"\x00"}',
-        b'{"id":"a","text":"\xff"}',
-        b'{"id":"a","text":"\xc3"}',
         b'{"id":"a","n":01}',
-        b'{"id":"a","n":NaN}',
         b'{"id":"a","text":"\\x41"}',
         b"{'id':'a'}",
         b'{"id":"a",}',

@@ -72,6 +72,8 @@ class ModelOds:
         retries: int | None = None,
         tally: object = None,
         lighter: bool = False,
+        hurried: bool = False,
+        accept: str = "",
     ) -> T:
         self.requests.append(params)
         if lighter and self.heavy(params):

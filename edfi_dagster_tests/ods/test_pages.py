@@ -13,7 +13,7 @@ from edfi_dagster.ods.rows import Lines
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.sandbox import SandboxServer, Store
 from edfi_dagster_tests.ods.platforms import endpoint, rows_of, session_at
-from edfi_dagster_tests.ods.stand_in import Asked, Reply, StandIn
+from edfi_dagster_tests.ods.stand_in import DISCOVERY, Asked, Reply, StandIn
 
 STUDENTS = "/data/v3/ed-fi/students"
 MANY = "studentSectionAssociations"
@@ -218,23 +218,64 @@ def test_partitions_are_of_five_pages_at_least_and_four_for_each_thread_at_most(
         assert ods.matching("/partitions")[0].query == {"number": number}
 
 
-def test_partitions_that_are_missing_do_not_make_the_endpoint_missing() -> None:
-    with paged(page("a", token="0")) as ods, session_at(ods.url) as session:
-        pages = collection(session, "students")
-        pages.first_page(EVERYTHING)
-        with pytest.raises(RequestRefused, match="HTTP 404 in the middle of reading") as caught:
-            pages.partitions(EVERYTHING, 5000)
-        assert type(caught.value) is RequestRefused
+PARTITIONS_OF_NO_USE = {
+    "404": Reply(b"", status=404),
+    "403": Reply({"type": "urn:ed-fi:api:security:authorization"}, status=403),
+    "500": Reply(b"", status=500),
+    "400": Reply({"type": "urn:ed-fi:api:bad-request:parameter-validation-failed"}, status=400),
+    "slow": Reply(raw=[3.0, b""]),
+    "no tokens": Reply({"pageTokens": []}),
+    "null": Reply({"pageTokens": None}),
+    "a list": Reply([]),
+    "an object": Reply({}),
+    "numbers": Reply({"pageTokens": [1]}),
+    "HTML": Reply(b"<html>"),
+    "reset": Reply(raw=b"", reset=True),
+}
 
 
-@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"pageTokens": null}', b'{"pageTokens": [1]}'])
-def test_partitions_without_tokens_are_an_error_and_not_no_rows(body: bytes) -> None:
-    with (
-        StandIn(lambda asked: Reply(body) if "partitions" in asked.path else None) as ods,
-        session_at(ods.url) as session,
-        pytest.raises(UnusableBody, match="no pageTokens"),
-    ):
-        collection(session, "students").partitions(EVERYTHING, 1)
+@pytest.mark.parametrize("useless", PARTITIONS_OF_NO_USE.values(), ids=PARTITIONS_OF_NO_USE)
+def test_without_partitions_the_walk_goes_on_from_the_first_pages_token(useless: Reply) -> None:
+    pages = [page("a", token="1"), page("b", token="2"), page("c", token="3"), page()]
+    warned: list[str] = []
+
+    def answer(asked: Asked) -> Reply | None:
+        if asked.path == f"{STUDENTS}/partitions":
+            return useless
+        return pages[int(asked.query.get("pageToken") or 0)] if asked.path == STUDENTS else None
+
+    with StandIn(answer) as ods, session_at(ods.url, timeouts=(2.0, 4.0)) as session:
+        students = collection(
+            session, "students", page_size=2, warn_once=lambda _, sentence: warned.append(sentence)
+        )
+        first = students.first_page(EVERYTHING)
+        walks = record_walks(students, EVERYTHING, first, threads=4)
+        assert [i for part in walks for found in part for i in found.ids] == ["a", "b", "c"]
+        assert 1 <= len(ods.matching("/partitions")) <= 2
+        record_walks(students, EVERYTHING, first, threads=4)
+        assert len(ods.matching("/partitions")) <= 3
+    for sentence in warned:
+        assert "grand_bend/2025 ed-fi/students" in sentence and "page by page" in sentence
+    assert len(warned) == (useless is not PARTITIONS_OF_NO_USE["no tokens"])
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_without_partitions_and_without_a_token_the_walk_goes_by_offset(status: int) -> None:
+    """As Ed-Fi's API 8 does: a window has no token on its first page."""
+    ids = [f"{number:032x}" for number in range(23)]
+
+    def answer(asked: Asked) -> Reply | None:
+        if asked.path == "/":
+            return Reply({**DISCOVERY, "version": "8.0"})
+        if asked.path.endswith("/partitions"):
+            return Reply(b"{}", status=status)
+        start, rows = int(asked.query.get("offset", 0)), int(asked.query.get("limit", 0))
+        return page(*ids[start : start + rows], total=23) if asked.path.endswith("/students") else None
+
+    with StandIn(answer) as ods, session_at(ods.url) as session:
+        students = collection(session, "students", page_size=5)
+        walks = record_walks(students, EVERYTHING, students.first_page(EVERYTHING), threads=4)
+        assert sorted(i for part in walks for found in part for i in found.ids) == ids
 
 
 # -- count and record ----------------------------------------------------------------------------------------

@@ -351,7 +351,8 @@ def test_11_partitions_may_be_fewer_than_asked_for_one_or_none(version: str, san
         assert first.total == 9
         assert gone.partitions(window, 10) == []
         walks = record_walks(gone, window, first, threads=3)
-        assert [key for part in walks for page in part for key in page.ids] == []
+        # Without a range the walk goes on from the first page, which was read before they went.
+        assert [key for part in walks for page in part for key in page.ids] == first.ids
 
 
 @on("7.3")
