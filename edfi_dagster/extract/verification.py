@@ -15,7 +15,7 @@ from edfi_dagster.extract.collections import Collections
 from edfi_dagster.extract.comparison import Comparison, OdsCounts, Verdict, side_by_side
 from edfi_dagster.extract.work import EndpointResult, Job, Result, Work
 from edfi_dagster.ods.catalogue import Endpoint
-from edfi_dagster.ods.errors import EdFiError, OdsDown
+from edfi_dagster.ods.errors import EdFiError, OdsDown, OdsUnreachable
 from edfi_dagster.ods.pages import DELETES, RECORDS
 from edfi_dagster.warehouse import ledger
 from edfi_dagster.warehouse.contract import WarehouseError
@@ -41,7 +41,7 @@ class Verification:
         self._started = datetime.now(UTC)
         self._found: dict[str, Comparison] = {}
         self._refreshed: list[str] = []
-        self._uncounted: dict[str, str] = {}
+        self._uncounted: dict[str, EdFiError] = {}
         self._unanswered = 0
 
     def to_refresh(self) -> list[Work]:
@@ -113,33 +113,30 @@ class Verification:
     def _compare(self, endpoints: Sequence[Endpoint]) -> None:
         if not endpoints:
             return
-        if not self._job.session.abilities.counts:
-            self._uncounted |= dict.fromkeys((e.path for e in endpoints), "this ODS gives no counts")
-            return
         with self._job.warehouse.connected() as connection:
-            rows = current_counts(connection, self._job.pair, endpoints)
             versions = ledger.watermarks(connection, self._job.pair)
+            # One that is read without change versions is replaced, and counted twice, in every run.
+            chosen = [e for e in endpoints if (e.snake, RECORDS) in versions]
+            rows = current_counts(connection, self._job.pair, chosen)
 
         def compared(endpoint: Endpoint) -> Comparison | None:
-            version = versions.get((endpoint.snake, RECORDS))
-            if version is None:  # read without change versions: replaced and counted twice in every run
-                return None
-            return self._compared(endpoint, rows.get(endpoint.snake, 0), version)
+            return self._compared(endpoint, rows.get(endpoint.snake, 0), versions[endpoint.snake, RECORDS])
 
-        for found in side_by_side(self._job, compared, endpoints):
+        for found in side_by_side(self._job, compared, chosen):
             if found is not None:
                 self._found[found.endpoint.path] = found
 
     def _compared(self, endpoint: Endpoint, rows: int, version: int) -> Comparison | None:
         """None where the ODS did not count it."""
-        if self._unanswered >= _MOST_UNANSWERED:
-            self._uncounted[endpoint.path] = "the ODS stopped answering"
-            return None
         try:
+            if not self._job.session.abilities.counts:
+                raise EdFiError("this ODS gives no counts", pair=self._job.pair)
+            if self._unanswered >= _MOST_UNANSWERED:
+                raise OdsDown("the ODS stopped answering", pair=self._job.pair)
             counted = self._ods.up_to(endpoint, version)
             drift = 0 if counted == rows else self._ods.drift(endpoint, version)
         except EdFiError as error:
-            self._uncounted[endpoint.path] = str(error)
+            self._uncounted[endpoint.path] = error
             self._unanswered += isinstance(error, OdsDown)
             return None
         if drift is None:
@@ -158,22 +155,33 @@ class Verification:
             self._job.warn(f"{self._numbers(path)}; no delta settles that: {remedy}")
         if len(drifted) > _TOLD:
             self._job.warn(f"{pair}: {len(drifted) - _TOLD} more endpoints differ; {command} repairs them")
-        if self._uncounted:
-            names = ", ".join(list(self._uncounted)[:_TOLD])
-            cause = next(iter(self._uncounted.values()))
-            self._job.warn(f"{pair}: {len(self._uncounted)} endpoints were not counted ({names}): {cause}")
+        self._report_uncounted()
+
+    def _report_uncounted(self) -> None:
+        if not self._uncounted:
+            return
+        names = ", ".join(list(self._uncounted)[:_TOLD])
+        told = f"{self._job.pair}: {len(self._uncounted)} endpoints were not counted ({names}): "
+        told += str(next(iter(self._uncounted.values())))
+        if losing := [path for path in self._uncounted if self._loses_rows(self._results[path])]:
+            told += f"; what the ODS deletes of {', '.join(losing[:_TOLD])} stays until a full refresh"
+        self._job.warn(told)
 
     def _numbers(self, path: str) -> str:
         found = self._found[path]
         return f"{self._job.pair} {path}: {found.counted:,} in the ODS, {found.rows:,} in the warehouse"
 
     def _remember(self) -> None:
-        known = [found for found in self._found.values() if found.verdict is not Verdict.MOVING]
+        """Also what the ODS refused to count, which is asked again tomorrow; not what it gave no answer to."""
+        known: dict[str, tuple[int, int] | None] = {
+            found.endpoint.snake: (found.counted, found.rows)
+            for found in self._found.values()
+            if found.verdict is not Verdict.MOVING
+        }
+        for path, error in self._uncounted.items():
+            if not isinstance(error, OdsUnreachable):
+                known[self._results[path].endpoint.snake] = None
         if known and self._mode != "off":
             with self._job.warehouse.connected() as connection:
-                record_comparisons(
-                    connection,
-                    self._job.pair,
-                    ledger.latest_loaded(connection, self._job.pair),
-                    {found.endpoint.snake: (found.counted, found.rows) for found in known},
-                )
+                stamps = ledger.latest_loaded(connection, self._job.pair)
+                record_comparisons(connection, self._job.pair, stamps, known)

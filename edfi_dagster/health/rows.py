@@ -81,7 +81,8 @@ def latest_compared(connection: Connection, pair: TenantYear | None) -> OdsCount
 def _latest(connection: Connection, pair: TenantYear | None, table: str, count: str) -> OdsCounts:
     found = connection.rows(
         f"SELECT tenant_code, api_year, name, max(pull_timestamp), max_by({count}, pull_timestamp) "  # noqa: S608
-        f"FROM {connection.table(table)}{_of_pair(pair)} GROUP BY 1, 2, 3",
+        f"FROM (SELECT * FROM {connection.table(table)} WHERE {count} IS NOT NULL) counted{_of_pair(pair)} "
+        "GROUP BY 1, 2, 3",
         list(pair or ()),
     )
     totals: dict[TenantYear, dict[str, tuple[datetime, int]]] = {}

@@ -45,14 +45,16 @@ def record_comparisons(
     connection: Connection,
     pair: TenantYear,
     stamps: Mapping[str, datetime],
-    counts: Mapping[str, tuple[int, int]],
+    counts: Mapping[str, tuple[int, int] | None],
 ) -> None:
     """Remember that names were compared: name → (records the ODS counted, current rows). Needs no lease.
+
+    None stands for what the ODS did not count.
 
     ``stamps`` holds the stamp of each name's last pull, so that a later one makes the comparison old.
     """
     rows = [
-        [*pair, name, stamps[name].date(), stamps[name].replace(tzinfo=None), *both]
+        [*pair, name, stamps[name].date(), stamps[name].replace(tzinfo=None), *(both or (None, None))]
         for name, both in counts.items()
     ]
     columns = ("tenant_code", "api_year", "name", "pull_date", "pull_timestamp", "ods_count", "current_rows")

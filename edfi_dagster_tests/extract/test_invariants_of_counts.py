@@ -269,9 +269,36 @@ def test_14_an_ods_that_does_not_count_is_said_once_and_fails_nothing(make_bench
     (told,) = warnings(bench)
     assert told.startswith("grand_bend/2025: 3 endpoints were not counted (")
     assert "HTTP 400" in told
+    assert told.endswith("; what the ODS deletes of ed-fi/schoolYearTypes stays until a full refresh")
+    bench.materialize()
+    assert warnings(bench)[1].startswith(
+        "grand_bend/2025: 1 endpoints were not counted (ed-fi/schoolYearTypes)"
+    )
+    yesterday(bench)
     bench.server.before_request.clear()
     bench.server.faults.clear()
     assert bench.materialize()["students"].comparison is not None
+
+
+def test_14_an_ods_that_stops_answering_is_not_waited_for_and_asked_again(make_bench: MakeBench) -> None:
+    names = ("students", "locations", "sessions", "courses", "grades", "staffs", "sections")
+    options = {"max_concurrent_requests": 2, "endpoint_defaults": {"num_retries": 0}}
+    bench = make_bench(*names, change_version_overlap=0, **options)
+    bench.pause = lambda _: None
+    bench.materialize()
+    yesterday(bench)
+
+    def fall(request: RequestInfo) -> None:
+        if request.query.get("limit") == "0" and request.query.get("minChangeVersion") == "0":
+            bench.server.faults.add("/data/", action="reset")
+
+    bench.server.before_request.append(fall)
+    assert not any(result.comparison for result in bench.materialize().values())
+    (told,) = warnings(bench)
+    assert told.startswith("grand_bend/2025: 7 endpoints were not counted")
+    bench.server.before_request.clear()
+    bench.server.faults.clear()
+    assert all(result.comparison for result in bench.materialize().values())
 
 
 def test_14_deletes_denied_later_stay_a_failure(make_bench: MakeBench) -> None:
