@@ -1,7 +1,8 @@
 """Cron schedules, checked without the scheduler that will run them.
 
 The grammar is the part of five-field cron that Dagster reads: numbers, names, ranges, steps, lists,
-`L` for the last day of the month, and the usual names such as `@daily`.
+`L` for the last day of the month, `sat#2` and `L5` for the second Saturday and the last Friday of the
+month, and the usual names such as `@daily`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _LONGEST = dict(enumerate((31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31), start=1))
 _NICKNAMES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
 _PART = re.compile(r"(?P<first>\*|[0-9]+|[a-z]{3})(?:-(?P<last>[0-9]+|[a-z]{3}))?(?:/(?P<step>[0-9]+))?")
+
+_NTH_WEEKDAY = re.compile(rf"(?:[0-7]|{'|'.join(_WEEKDAYS)})#[1-5]|l[0-7]")
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,25 @@ def check_cron(cron: str) -> str:
             f' {len(parts)}; write for example "0 2 * * *" for every night at two'
         )
     try:
-        fields = [_field_values(field, text.lower()) for field, text in zip(_FIELDS, parts, strict=True)]
+        plain = parts[:-1] if _is_of_certain_weeks(parts[-1].lower(), day=parts[2]) else parts
+        fields = [_field_values(field, text.lower()) for field, text in zip(_FIELDS, plain, strict=False)]
         _check_day_exists(days=fields[2], months=fields[3])
     except ValueError as wrong:
         raise ValueError(f'{wrong}; write for example "0 2 * * *" for every night at two') from None
     return " ".join(parts)
+
+
+def _is_of_certain_weeks(weekday: str, *, day: str) -> bool:
+    """Whether weekdays of certain weeks of the month are meant (`sat#2`, `L5`). Raises ValueError beside what
+    the scheduler does not combine them with: it refuses weekdays of every week, and does not heed a day of the month."""
+    found = [_NTH_WEEKDAY.fullmatch(part) is not None for part in weekday.split(",")]
+    if not any(found):
+        return False
+    if not all(found):
+        raise ValueError(f"{weekday!r} mixes weekdays of one week and of every week; write one kind of them")
+    if day != "*":
+        raise ValueError(f"{weekday!r} beside the day of the month {day!r}; write * for the day of the month")
+    return True
 
 
 def _field_values(field: _Field, text: str) -> set[int]:
