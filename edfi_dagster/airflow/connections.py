@@ -49,9 +49,15 @@ class Connection:
         """The first extra of these names that is given, also under its long name (``extra__snowflake__account``)."""
         for name in names:
             for key, value in self.extra.items():
-                if value not in (None, "") and (key == name or key.endswith(f"__{name}")):
+                is_given = isinstance(value, str | int | float) and value != ""
+                if is_given and (key == name or key.endswith(f"__{name}")):
                     return str(value)
         return ""
+
+    def says(self, name: str) -> bool | None:
+        """An extra that is yes or no, also as text; None if it is not given."""
+        value = self.option(name).lower()
+        return None if not value else value in {"true", "1", "yes", "on"}
 
 
 def read_connections(path: Path) -> dict[str, Connection]:
@@ -87,23 +93,31 @@ def _raw(path: Path, text: str) -> Iterator[tuple[str, Any]]:
 def _connection(name: str, value: Any) -> Connection:
     if isinstance(value, str):
         value = json.loads(value) if value.lstrip().startswith("{") else _from_uri(value)
-    extra = value.get("extra_dejson") or value.get("extra") or {}
-    if isinstance(extra, str):
-        extra = json.loads(extra)
+    extra = _extra(value.get("extra_dejson") or value.get("extra"))
     login = str(value.get("login") or "")
     shown = {key: item for key, item in extra.items() if not _is_secret(key)}
     return Connection(
         id=name,
-        type=str(value.get("conn_type") or ""),
+        type=str(value.get("conn_type") or "").lower().replace("-", "_"),
         host=str(value.get("host") or ""),
         schema=str(value.get("schema") or ""),
         has_login=bool(login),
         has_password=bool(value.get("password")),
         login=login,
-        port=int(value["port"]) if value.get("port") else None,
+        port=int(port) if (port := str(value.get("port") or "")).isdecimal() else None,
         extra=shown,
         hidden=frozenset(key for key, item in extra.items() if item and _is_secret(key)),
     )
+
+
+def _extra(given: object) -> Mapping[str, Any]:
+    """The extras; none if they are a text that is not JSON."""
+    if isinstance(given, str):
+        try:
+            given = json.loads(given)
+        except ValueError:
+            return {}
+    return given if isinstance(given, Mapping) else {}
 
 
 def _is_secret(key: str) -> bool:

@@ -13,6 +13,7 @@ from edfi_dagster.config.extract import DEFAULT_NAMESPACE, ENDPOINT_KINDS, Endpo
 
 Options = dict[str, Any]
 _COMMON = ("page_size", "num_retries", "change_version_step_size")
+_SECRET_WORDS = ("key", "secret", "token", "password")
 _USUAL = EndpointDefaults()
 
 
@@ -30,19 +31,19 @@ class Endpoints:
         self._given: set[EndpointKind] = set()
         self.defaults: Options = {}
 
-    def add(self, entries: object, kind: EndpointKind, place: str) -> None:
-        """Add the endpoints of a file or argument; those that were added before stay as they are."""
+    def add(self, entries: object, kind: EndpointKind, path: str, file: str | None = None) -> None:
+        """Add the endpoints at ``path`` of a file; those that were added before stay as they are."""
         self._given.add(kind)
-        for name, options in self._entries(entries, place):
+        for name, options in self._entries(entries, path, file):
             found = self._found[_kind_of(name)]
             key = _key(name)
             if key not in found or (options.get("enabled", True) and not found[key][1].get("enabled", True)):
                 found[key] = name, options
 
-    def differing(self, entries: object, place: str) -> dict[str, dict[str, Options]]:
+    def differing(self, entries: object, path: str) -> dict[str, dict[str, Options]]:
         """What one tenant's own list says otherwise than all of them together, for its year."""
         own: dict[str, dict[str, Options]] = {kind: {} for kind in ENDPOINT_KINDS}
-        for name, options in self._entries(entries, place):
+        for name, options in self._entries(entries, path, None):
             kind = _kind_of(name)
             common = {**self.defaults, **self._found[kind][_key(name)][1]}
             given = {key: value for key, value in options.items() if common.get(key, _usual(key)) != value}
@@ -50,7 +51,7 @@ class Endpoints:
                 self._report.remark(
                     "an endpoint that is off for one tenant and on for another is pulled for all: assets are shared. An"
                     " ODS that does not offer or permit it skips it",
-                    f"{place} {name}",
+                    f"{path}.{name}",
                 )
             if given:
                 own[kind][name] = given
@@ -85,37 +86,80 @@ class Endpoints:
         off = sum(not one.get("enabled", True) for one in options)
         return len(options) - off, off
 
-    def _entries(self, entries: object, place: str) -> Iterator[tuple[str, Options]]:
+    def _entries(self, entries: object, path: str, file: str | None) -> Iterator[tuple[str, Options]]:
         """(name with its namespace, options that say something) of a mapping, or of a list of (endpoint, namespace)."""
         if isinstance(entries, list):
             entries = dict(_listed(entry) for entry in entries)
         if not isinstance(entries, Mapping):
-            self._report.remark("is no list of endpoints, and left out", place)
+            self._report.leave("endpoints", "are no list of endpoints; write them by hand", path, file)
             return
-        for name, given in entries.items():
+        for name, given in _flat(entries):
             options = mapping(given)
             if given and "enabled" not in options and "namespace" in options and len(options) > 1:
                 self._report.remark(
                     "endpoints that do not say enabled are pulled; a DAG file of the template skips them",
-                    place,
+                    path,
                 )
-            unknown = options.keys() - EndpointOptions.model_fields.keys()
-            for key in sorted(unknown):
+            for key in sorted(map(str, options.keys() - EndpointOptions.model_fields.keys())):
                 self._report.leave(
-                    f"{key} of an endpoint", "not known to the project or here; see the reference", place
+                    key,
+                    "not known to the project or here; see the configuration reference",
+                    f"{path}.{name}",
+                    file,
                 )
-            yield _named(str(name), options), _telling(str(name), options)
+            if not isinstance(options.get("namespace") or "", str):
+                self._report.leave(
+                    "namespace", "is not a name; write it before the endpoint's", f"{path}.{name}", file
+                )
+            for key in _secret_parameters(options):
+                self._report.leave(
+                    f"query_parameters.{key}", "may be a secret; write it by hand", f"{path}.{name}", file
+                )
+            yield _named(name, options), _telling(name, options)
+
+
+def _flat(entries: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Endpoints and what is given for each, also of a mapping of namespaces to their endpoints."""
+    for name, given in entries.items():
+        if _holds_endpoints(given):
+            for inner, options in mapping(given).items():
+                yield str(inner), {**mapping(options), "namespace": str(name)}
+        else:
+            yield str(name), given
+
+
+def _holds_endpoints(given: Any) -> bool:
+    return (
+        isinstance(given, Mapping)
+        and bool(given)
+        and not given.keys() & EndpointOptions.model_fields.keys()
+        and all(item is None or isinstance(item, Mapping) for item in given.values())
+    )
 
 
 def _listed(entry: object) -> tuple[str, Options]:
+    """An endpoint, or an endpoint and its namespace in either order."""
     if isinstance(entry, list | tuple) and len(entry) == 2:
-        return str(entry[0]), {"namespace": str(entry[1])}
+        name, namespace = map(str, entry)
+        if _is_default(name):
+            name, namespace = namespace, name
+        return name, {"namespace": namespace}
     return str(entry), {}
 
 
 def _named(name: str, options: Mapping[str, Any]) -> str:
-    namespace = str(options.get("namespace") or DEFAULT_NAMESPACE)
-    return name if namespace == DEFAULT_NAMESPACE else f"{namespace}/{name}"
+    namespace = options.get("namespace")
+    return f"{namespace}/{name}" if isinstance(namespace, str) and not _is_default(namespace) else name
+
+
+def _is_default(namespace: str) -> bool:
+    """Whether it is ``ed-fi`` in any spelling."""
+    return normalise_endpoint(namespace, "") == normalise_endpoint(DEFAULT_NAMESPACE, "")
+
+
+def _secret_parameters(options: Mapping[str, Any]) -> list[str]:
+    named = map(str, mapping(options.get("query_parameters")))
+    return sorted(name for name in named if any(word in name.lower() for word in _SECRET_WORDS))
 
 
 def _telling(name: str, options: Mapping[str, Any]) -> Options:
@@ -127,6 +171,9 @@ def _telling(name: str, options: Mapping[str, Any]) -> Options:
     }
     told = {key: value for key, value in kept.items() if key in _COMMON or value not in (None, _usual(key))}
     told.pop("namespace", None)
+    if secrets := _secret_parameters(options):
+        given = mapping(told["query_parameters"])
+        told["query_parameters"] = {key: value for key, value in given.items() if key not in secrets}
     if _kind_of(name) == "descriptors":
         told.pop("fetch_deletes", None)  # descriptors have none, which the project's file says of each
     return {key: value for key, value in told.items() if value is not None}

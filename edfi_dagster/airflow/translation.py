@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,34 +9,36 @@ from pathlib import Path
 from typing import Any
 
 from edfi_dagster.airflow import stores
-from edfi_dagster.airflow.arguments import BLOCKS, RESOURCE_DAG, TASK_ARGUMENTS, by_name
+from edfi_dagster.airflow.acceptance import accepted
+from edfi_dagster.airflow.arguments import BLOCKS, by_name
 from edfi_dagster.airflow.connections import Connection
-from edfi_dagster.airflow.documents import Interval, mapping
+from edfi_dagster.airflow.documents import mapping, settled
 from edfi_dagster.airflow.endpoints import Endpoints
 from edfi_dagster.airflow.report import Report
-from edfi_dagster.airflow.schedules import full_refresh, routine
+from edfi_dagster.airflow.tenants import DAGS, SWITCHES, Arguments, TenantYears, sla_hours
 from edfi_dagster.config import ConfigError
 from edfi_dagster.config.environment import variable_names
 from edfi_dagster.config.extract import ENDPOINT_KINDS
 
-DAGS = "edfi_resource_dags"
-_NESTED = re.compile(r"/(data/v3|oauth|metadata|api/v2\.0)(/.*)?$", re.IGNORECASE)
-_SWITCHES = ("use_change_version", "get_key_changes", "pull_total_counts")
-_STORES = ("s3_conn_id", "object_storage_conn_id", "snowflake_conn_id", "database_conn_id", "slack_conn_id")
-_ED_FI_EXTRAS = {"api_version", "api_mode", "instance_code", "verify_ssl"}
+_LAKES = ("object_storage_conn_id", "s3_conn_id", "adls_conn_id")
+_WAREHOUSES = ("database_conn_id", "snowflake_conn_id", "databricks_conn_id")
+_TYPES = {"adls_conn_id": "adls", "databricks_conn_id": "databricks"}
 _RUN_TYPES = {"bulk", "default", "dynamic"}
-
-Arguments = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Airflow:
-    """What there is of the project: its YAML, the two lists of endpoints where there are such, its connections."""
+    """What there is of the project: its YAML, the two lists of endpoints where there are such, its connections.
+
+    ``file`` and ``connections_file`` are what the report calls the files of the YAML and of the connections.
+    """
 
     config: Mapping[Any, Any]
     resources: Mapping[Any, Any] | None = None
     descriptors: Mapping[Any, Any] | None = None
     connections: Mapping[str, Connection] = field(default_factory=dict)
+    file: str = "airflow_config.yml"
+    connections_file: str = "connections"
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,10 @@ class Translation:
 
 
 def translate(airflow: Airflow, *, local: bool = False) -> Translation:
-    """Return the configuration that does what the project's DAGs do.
+    """Return the configuration that does what the project's DAGs do; our own rules hold for it.
 
     ``local`` puts lake and warehouse into a folder, to try it beside Airflow without touching its tables. Raises
-    ConfigError where there are no DAGs of tenants and years.
+    ConfigError where there are no DAGs of tenants and years, or none that can be imported.
     """
     return _Translator(airflow, local).translation()
 
@@ -60,25 +61,26 @@ def translate(airflow: Airflow, *, local: bool = False) -> Translation:
 class _Translator:
     def __init__(self, airflow: Airflow, local: bool) -> None:
         self._airflow, self._local = airflow, local
-        self._report = Report()
+        self._report = Report(airflow.file)
         self._dags = dict(self._declared())
         if not self._dags:
             raise ConfigError(
                 f"the Airflow configuration has no tenants and school years (as in 2025) under {DAGS}"
             )
-        names = [
-            str(dag[key]) for dag in self._dags.values() for key in ("edfi_conn_id", *_STORES) if dag.get(key)
-        ]
-        self._variables = variable_names(names)
+        keys = ("edfi_conn_id", *_LAKES, *_WAREHOUSES, "slack_conn_id")
+        self._variables = variable_names(
+            str(dag[key]) for dag in self._dags.values() for key in keys if dag.get(key)
+        )
 
     def translation(self) -> Translation:
         self._leave_blocks()
         endpoints = self._endpoints()
+        years = TenantYears(
+            self._airflow.connections, endpoints, self._report, self._variable, self._airflow.connections_file
+        )
         tenants: dict[str, Any] = {}
         for (tenant, year), dag in self._dags.items():
-            tenants.setdefault(tenant, {"years": {}})["years"][year] = self._year(
-                tenant, year, dag, endpoints
-            )
+            tenants.setdefault(tenant, {"years": {}})["years"][year] = years.year(tenant, year, dag)
         document: dict[str, Any] = {
             **self._stores(),
             "timezone": "UTC",
@@ -87,33 +89,52 @@ class _Translator:
         if tables := stores.tables(self._shared(*stores.TABLE_ARGUMENTS), self._report):
             document["tables"] = tables
         self._report.remark("crons are Airflow's UTC: with another timezone, change them as well", "timezone")
-        return Translation({**document, "tenants": tenants}, self._report)
+        files: dict[str, str] = {kind: f"edfi_{kind}.yml" for kind in ENDPOINT_KINDS}
+        files |= dict.fromkeys(("lake", "warehouse", "slack"), self._airflow.connections_file)
+        return Translation(accepted({**document, "tenants": tenants}, self._report, files), self._report)
 
     # -- what the file declares ---------------------------------------------------------------------------
 
     def _declared(self) -> Iterator[tuple[tuple[str, int], Arguments]]:
         for tenant, years in mapping(self._airflow.config.get(DAGS)).items():
-            for year, arguments in mapping(years).items():
-                place = f"{tenant}/{year}"
-                if not str(year).isdecimal():
-                    self._report.remark(
-                        "is no school year, and left out: write its spring, as in 2025", place
-                    )
-                elif not isinstance(arguments, Mapping):
-                    self._report.remark("has no arguments, and is left out", place)
-                else:
-                    yield (str(tenant), int(year)), arguments
+            path = f"{DAGS}.{tenant}"
+            if not isinstance(tenant, str | int) or isinstance(tenant, bool):
+                self._report.remark(
+                    f"YAML reads a tenant's code as {tenant!r}, and Airflow's tables hold that; compare tenant_code",
+                    str(tenant),
+                )
+            found = list(self._years(str(tenant), years, path))
+            if not found:
+                self._report.leave(
+                    "tenant", "declares no school year that could be imported; write it by hand", path
+                )
+            yield from found
+
+    def _years(self, tenant: str, years: object, path: str) -> Iterator[tuple[tuple[str, int], Arguments]]:
+        for year, arguments in mapping(years).items():
+            place = f"{path}.{year}"
+            if not str(year).isdecimal():
+                self._report.leave("year", "is no school year; write its spring, as in 2025", place)
+            elif not isinstance(arguments, Mapping):
+                self._report.leave("year", "has no arguments; write them by hand", place)
+            else:
+                yield (tenant, int(year)), self._settled(arguments, place)
+
+    def _settled(self, value: object, path: str, file: str | None = None) -> Any:
+        def leave(below: tuple[str, ...], why: str) -> None:
+            whole = ".".join((path, *below)) if path else ".".join(below)
+            self._report.leave(below[-1] if below else path, why, whole, file)
+
+        return settled(value, leave)
 
     def _leave_blocks(self) -> None:
         known = by_name(BLOCKS)
-        for block in self._airflow.config:
-            argument = known.get(str(block))
+        for block in map(str, self._airflow.config):
+            argument = known.get(block)
             if argument is None:
-                self._report.leave(str(block), "not known; not read", "blocks")
-            elif (
-                not argument.taken and "__default_args" not in argument.name and block != "default_task_args"
-            ):
-                self._report.leave(str(block), argument.place, "blocks")
+                self._report.leave(block, "not known; not read", block)
+            elif not argument.taken and "__default_args" not in block and block != "default_task_args":
+                self._report.leave(block, argument.place, block)
 
     # -- what all share -----------------------------------------------------------------------------------
 
@@ -123,44 +144,60 @@ class _Translator:
             ENDPOINT_KINDS, (self._airflow.resources, self._airflow.descriptors), strict=True
         ):
             if listed is not None:
-                endpoints.add(listed, kind, f"edfi_{kind}.yml")
+                file = f"edfi_{kind}.yml"
+                endpoints.add(self._settled(listed, "", file), kind, kind, file)
             for (tenant, year), dag in self._dags.items():
-                if own := dag.get(f"{kind[:-1]}_configs"):
-                    endpoints.add(own, kind, f"{tenant}/{year}")
+                if own := dag.get(argument := f"{kind[:-1]}_configs"):
+                    endpoints.add(own, kind, f"{DAGS}.{tenant}.{year}.{argument}")
         endpoints.settle()
         return endpoints
 
     def _stores(self) -> dict[str, Any]:
-        shared = self._shared(*_STORES)
         document: dict[str, Any] = {"lake": stores.LOCAL_LAKE, "warehouse": stores.LOCAL_WAREHOUSE}
+        file = self._airflow.connections_file
         if not self._local:
-            bucket = str(shared.get("object_storage_conn_id") or shared.get("s3_conn_id") or "data_lake")
-            database = str(shared.get("database_conn_id") or shared.get("snowflake_conn_id") or "snowflake")
-            found = self._airflow.connections
-            document["lake"] = stores.lake(found.get(bucket), bucket, self._variable(bucket), self._report)
-            document["warehouse"] = stores.warehouse(
-                found.get(database), database, self._variable(database), self._report
-            )
-        if name := shared.get("slack_conn_id"):
-            has_sla = any(_sla(dag) for dag in self._dags.values())
-            document["slack"] = stores.slack(str(name), self._variable(str(name)), has_sla, self._report)
-        return document
+            types = self._shared("object_storage_type", "database_type")
+            document = {
+                "lake": stores.lake(
+                    self._store(_LAKES, "data_lake", types.get("object_storage_type")), self._report, file
+                ),
+                "warehouse": stores.warehouse(
+                    self._store(_WAREHOUSES, "snowflake", types.get("database_type")), self._report, file
+                ),
+            }
+        if name := self._shared("slack_conn_id").get("slack_conn_id"):
+            has_sla = any(sla_hours(dag) for dag in self._dags.values())
+            document["slack"] = stores.slack(self._named(name), has_sla, self._report, file)
+        return {name: block for name, block in document.items() if block is not None}
+
+    def _store(self, arguments: tuple[str, ...], usual: str, kind: str | None) -> stores.Named:
+        """The connection that most DAGs give as the first of ``arguments`` which leads to one."""
+        given = self._shared(*arguments)
+        known = [argument for argument in given if given[argument] in self._airflow.connections]
+        for argument in [*known, *given]:
+            return self._named(given[argument], kind or _TYPES.get(argument, ""))
+        return self._named(usual, kind or "")
+
+    def _named(self, name: str, kind: str = "") -> stores.Named:
+        return stores.Named(name, self._variable(name), self._airflow.connections.get(name), kind)
 
     def _variable(self, name: str) -> str:
         return self._variables.get(name) or next(iter(variable_names([name]).values()))
 
     def _extract(self, tenants: Mapping[str, Any], endpoints: Endpoints) -> dict[str, Any]:
         extract: dict[str, Any] = {}
-        run_type = self._shared("run_type").get("run_type")
-        if run_type in _RUN_TYPES:
-            extract["run_type"] = run_type
-            self._report.take("run_type", "extract.run_type", "all")
-        if tmp_dir := self._shared("tmp_dir").get("tmp_dir"):
-            if Path(str(tmp_dir)).is_dir():
-                extract["tmp_dir"] = str(tmp_dir)
+        if run_type := self._shared("run_type").get("run_type"):
+            if run_type in _RUN_TYPES:
+                extract["run_type"] = run_type
+                self._report.take("run_type", "extract.run_type", "all")
             else:
-                self._report.remark(
-                    f"tmp_dir {tmp_dir} is not on this machine, and left out", "extract.tmp_dir"
+                self._report.leave("run_type", "is none of bulk, default and dynamic", DAGS)
+        if tmp_dir := self._shared("tmp_dir").get("tmp_dir"):
+            if Path(tmp_dir).is_dir():
+                extract["tmp_dir"] = tmp_dir
+            else:
+                self._report.leave(
+                    "tmp_dir", f"{tmp_dir} is not on this machine; write extract.tmp_dir", DAGS
                 )
         extract |= _hoisted([year for tenant in tenants.values() for year in tenant["years"].values()])
         if endpoints.defaults:
@@ -172,8 +209,8 @@ class _Translator:
                 self._report.take(f"edfi_{kind}.yml", f"extract.{kind}: {on} on, {off} off", "all")
         return extract
 
-    def _shared(self, *names: str) -> dict[str, Any]:
-        """The value of each argument that most DAGs give; where others differ, that is said."""
+    def _shared(self, *names: str) -> dict[str, str]:
+        """The value of each argument that most DAGs give; if others differ, that is said."""
         found = {}
         for name in names:
             counted = Counter(str(dag[name]) for dag in self._dags.values() if dag.get(name))
@@ -181,126 +218,27 @@ class _Translator:
                 continue
             found[name] = most = counted.most_common(1)[0][0]
             for (tenant, year), dag in self._dags.items():
-                if dag.get(name) and str(dag[name]) != most:
-                    self._report.remark(
-                        f"{name} is {dag[name]} here, but one for all: {most}", f"{tenant}/{year}"
+                if dag.get(name) and self._meaning(name, str(dag[name])) != self._meaning(name, most):
+                    self._report.leave(
+                        name,
+                        f"is {dag[name]}, but all tenants of a configuration share one, here {most}; import those that need"
+                        " another into a configuration of their own (--config)",
+                        f"{DAGS}.{tenant}.{year}.{name}",
                     )
         return found
 
-    # -- one tenant and year ------------------------------------------------------------------------------
-
-    def _year(self, tenant: str, year: int, dag: Arguments, endpoints: Endpoints) -> dict[str, Any]:
-        place = f"{tenant}/{year}"
-        self._leave_arguments(dag, place)
-        block = self._ods(dag, place)
-        if dag.get("multiyear"):
-            block["multiyear"] = True
-            self._report.take("multiyear", "multiyear", place)
-        block |= self._schedules(dag, place)
-        extract: dict[str, Any] = {name: bool(dag[name]) for name in _SWITCHES if dag.get(name) is not None}
-        for name in extract:
-            self._report.take(name, f"extract.{name}", place)
-        if (sla := _sla(dag)) is not None:
-            extract["late_after_hours"] = sla
-            self._report.take("default_args.sla", "extract.late_after_hours", place)
-        for kind in ENDPOINT_KINDS:
-            if own := dag.get(f"{kind[:-1]}_configs"):
-                extract.update(endpoints.differing(own, place))
-        return {**block, **({"extract": extract} if extract else {})}
-
-    def _leave_arguments(self, dag: Arguments, place: str) -> None:
-        """Name what has no counterpart, if it says anything."""
-        known, of_tasks = by_name(RESOURCE_DAG), by_name(TASK_ARGUMENTS)
-        for name, value in dag.items():
-            argument = known.get(str(name))
-            if argument is None:
-                self._report.leave(str(name), "not known to the project or here; not read", place)
-            elif not argument.taken and value not in (None, "", False):
-                self._report.leave(str(name), argument.place, place)
-        for name, value in mapping(dag.get("default_args")).items():
-            task = of_tasks.get(str(name))
-            if task is None or (not task.taken and value not in (None, "", False, 0)):
-                instead = task.place if task else "not known; not read"
-                self._report.leave(f"default_args.{name}", instead, "all")
-
-    def _ods(self, dag: Arguments, place: str) -> dict[str, Any]:
-        name = dag.get("edfi_conn_id")
-        if not name:
-            self._report.remark("has no edfi_conn_id: write base_url, client_id and client_secret", place)
-        name = str(name or f"edfi_{place.replace('/', '_')}")
-        connection, variable = self._airflow.connections.get(name), self._variable(name)
-        if connection is None or not connection.host:
-            host = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-            block: dict[str, Any] = {"base_url": f"https://{host}.invalid/api"}
-            self._report.remark(f"the host of connection {name} was not given: write base_url", place)
-        else:
-            block = {"base_url": self._base_url(connection)}
-            self._report.take("edfi_conn_id", "base_url, client_id, client_secret", place)
-        block["client_id"] = self._report.secret(f"{variable}_KEY", f"{name}: login")
-        block["client_secret"] = self._report.secret(f"{variable}_SECRET", f"{name}: password")
-        return {**block, **(self._ods_options(connection) if connection else {})}
-
-    def _base_url(self, connection: Connection) -> str:
-        scheme, separator, host = connection.host.rstrip("/").rpartition("://")
-        if not separator:
-            scheme = "http" if connection.schema == "http" else "https"
-        authority, slash, path = host.partition("/")
-        if connection.port and ":" not in authority:
-            authority = f"{authority}:{connection.port}"
-        whole = f"{scheme}://{authority}{slash}{path}"
-        url = _NESTED.sub("", whole)
-        if url != whole:
-            self._report.remark("the host went below the API's root; it was cut to that", connection.id)
-        return url
-
-    def _ods_options(self, connection: Connection) -> dict[str, Any]:
-        options: dict[str, Any] = {}
-        if connection.option("api_version").partition(".")[0] == "2":
-            options["api_version"] = "2"
-        if mode := connection.option("api_mode"):
-            options["api_mode"] = mode
-        if instance := connection.option("instance_code"):
-            options["instance_code"] = instance
-        if connection.extra.get("verify_ssl") is False:
-            options["verify_ssl"] = False
-        for key in sorted(connection.extra.keys() - _ED_FI_EXTRAS):
-            self._report.leave(f"Ed-Fi: {key}", "not known; not read", connection.id)
-        return options
-
-    def _schedules(self, dag: Arguments, place: str) -> dict[str, str]:
-        def remark(text: str) -> None:
-            self._report.remark(text, place)
-
-        # The template's DAG file puts the resources' schedule in place of the common one, which descriptors then get.
-        given = dag.get("schedule_interval_resources") or dag.get("schedule_interval")
-        resources = routine(given, remark)
-        own = dag.get("schedule_interval_descriptors")
-        descriptors = routine(own, remark) if own else resources
-        refresh = full_refresh(dag.get("schedule_interval_full_refresh"), resources, remark)
-        same = resources == descriptors
-        found = {
-            "schedule": resources if same else None,
-            "schedule_resources": None if same else resources,
-            "schedule_descriptors": None if same else descriptors,
-            "schedule_full_refresh": refresh,
-        }
-        for new, cron in found.items():
-            if cron is not None:
-                self._report.take(new.replace("schedule", "schedule_interval"), new, place)
-        return {new: cron for new, cron in found.items() if cron is not None}
-
-
-def _sla(dag: Arguments) -> float | None:
-    sla = mapping(dag.get("default_args")).get("sla")
-    if not isinstance(sla, Interval) or sla.seconds <= 0:
-        return None
-    return sla.seconds // 3600 if sla.seconds % 3600 == 0 else sla.seconds / 3600
+    def _meaning(self, name: str, value: str) -> object:
+        """What two values have in common if it makes no difference which is taken: connections that lead to one place."""
+        connection = self._airflow.connections.get(value)
+        if connection is None or name not in (*_LAKES, *_WAREHOUSES):
+            return value
+        return stores.place(connection)
 
 
 def _hoisted(years: list[dict[str, Any]]) -> dict[str, Any]:
     """What every year's ``extract`` says alike, taken out of them: it holds for the platform."""
     found = {}
-    for name in (*_SWITCHES, "late_after_hours"):
+    for name in (*SWITCHES, "use_snapshot", "late_after_hours"):
         values = [year.get("extract", {}).get(name) for year in years]
         if values[0] is not None and all(value == values[0] for value in values):
             found[name] = values[0]

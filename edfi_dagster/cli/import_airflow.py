@@ -16,6 +16,7 @@ from rich.text import Text
 from edfi_dagster.cli.app import told
 from edfi_dagster.cli.new_files import ENV_EXAMPLE, SCHEMA_HINT, check_free, write_start
 from edfi_dagster.config import Platform, TenantYear, parse_platform
+from edfi_dagster.config.errors import printable
 from edfi_dagster.config.load import CONFIG_FILE
 from edfi_dagster.config.shown import dump_yaml
 
@@ -23,33 +24,35 @@ if TYPE_CHECKING:
     from edfi_dagster.airflow import Report, Translation
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
-_NAMED = 3
+_UNTIL_WRITTEN = {"lake": "the folder data/lake", "warehouse": "data/warehouse.duckdb"}
 
 
 @click.command("import-airflow", short_help="Write a configuration from edu_edfi_airflow's.")
-@click.argument("airflow_config", type=_FILE)
+@click.argument("airflow_config", type=_FILE, required=False)
 @click.option("--resources", type=_FILE, help="Else edfi_resources.yml beside it.")
 @click.option("--descriptors", type=_FILE, help="Else edfi_descriptors.yml beside it.")
 @click.option("--connections", type=_FILE, help="Export of Airflow's connections (JSON, YAML or .env).")
 @click.option("--local", is_flag=True, help="Lake in a folder and DuckDB, to try it beside Airflow.")
 @click.option("--offline", is_flag=True, help="Do not ask the ODSs for their data standard.")
 @click.option("--force", is_flag=True, help="Write over what an earlier import wrote.")
+@click.option("--arguments", is_flag=True, help="Print every argument of Airflow's and its place here.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 @click.pass_context
 @told
 def import_airflow(
     context: click.Context,
-    airflow_config: Path,
+    airflow_config: Path | None,
     resources: Path | None,
     descriptors: Path | None,
     connections: Path | None,
     local: bool,
     offline: bool,
     force: bool,
+    arguments: bool,
     as_json: bool,
 ) -> None:
-    """Turn AIRFLOW_CONFIG (airflow_config_*.yml of the EDU project template) into edfi_dagster.yaml, and say what has
-    no counterpart.
+    """Turn AIRFLOW_CONFIG (airflow_config_*.yml of the EDU project template) into edfi_dagster.yaml, and list what could
+    not be carried over and what to do.
 
     Logins and passwords are not written: the file names environment variables, and what belongs in them is listed.
 
@@ -57,6 +60,13 @@ def import_airflow(
     """
     from edfi_dagster.airflow import Airflow, read_connections, read_yaml, translate
 
+    if arguments:
+        from edfi_dagster.airflow.arguments import markdown
+
+        click.echo(markdown(), nl=False)
+        return
+    if airflow_config is None:
+        raise click.UsageError("Missing argument 'AIRFLOW_CONFIG'.")
     config = Path(context.obj or CONFIG_FILE).absolute()
     check_free([config, config.parent / ENV_EXAMPLE], force=force)
     beside = airflow_config.parent
@@ -65,6 +75,8 @@ def import_airflow(
         _listed(resources, beside / "edfi_resources.yml"),
         _listed(descriptors, beside / "edfi_descriptors.yml"),
         read_connections(connections) if connections else {},
+        airflow_config.name,
+        connections.name if connections else "connections",
     )
     translation = translate(airflow, local=local)
     platform = _parsed(translation, airflow_config, config)
@@ -89,17 +101,25 @@ def _listed(given: Path | None, usual: Path) -> Mapping[Any, Any] | None:
 
 
 def _text(translation: Translation, origin: Path) -> str:
-    """The configuration file: each block on its own, readable as one written by hand."""
+    """The configuration file: each block on its own, readable as one written by hand; at its end what is missing."""
+    left = list(translation.report.comments())
     head = [
         SCHEMA_HINT,
-        f"# From {origin.name}, by edfi-dagster import-airflow. What is meant in the end: edfi-dagster config show.",
+        f"# From {printable(origin.name)}, by edfi-dagster import-airflow. What is meant in the end: edfi-dagster config show.",
     ]
+    if left:
+        head.append("# What could not be carried over is listed at the end.")
+    for block, meanwhile in _UNTIL_WRITTEN.items():
+        if block not in translation.document:
+            head.append(f"# Write {block} by hand; until then it is {meanwhile}.")
     blocks = [dump_yaml({name: block}) for name, block in translation.document.items()]
-    return "\n".join([*head, "", *blocks])
+    tail = (
+        ["# Could not be carried over from Airflow; take a line out once it is done.", *left] if left else []
+    )
+    return "\n".join([*head, "", *blocks, *tail]) + ("\n" if tail else "")
 
 
 def _parsed(translation: Translation, origin: Path, config: Path) -> Platform:
-    """Raises ConfigError for what cannot be here, such as a tenant code that is no folder's name."""
     return parse_platform(_text(translation, origin), f"the configuration from {origin}", config.parent)
 
 
@@ -128,17 +148,22 @@ def _year(translation: Translation, pair: TenantYear) -> dict[str, Any]:
 
 
 def _print(report: Report, config: Path, platform: Platform) -> None:
+    from edfi_dagster.airflow.report import some
+
     console = Console(highlight=False)
     taken = ((old, new, _counted(at)) for (old, new), at in report.taken.items())
     _table(console, "Taken over", ("Airflow", "here", "where"), taken)
-    left = ((old, instead.replace("`", ""), _counted(at)) for (old, instead), at in report.left.items())
-    _table(console, "No counterpart", ("Airflow", "instead", "where"), left)
     if report.remarks:
         console.print(Text("\nTo look at", "bold"))
     for text, at in report.remarks.items():
-        console.print(Text(f"- {_some(at)}: {text}"))
+        console.print(Text(f"- {some(at)}: {text}"))
     secrets = report.secrets.items()
     _table(console, "Into .env, by the example beside the file", ("variable", "Airflow connection"), secrets)
+    left = list(report.comments())
+    if left:
+        console.print(Text("\nCould not be carried over", "bold"))
+    for line in left:
+        console.print(Text(f"- {line.removeprefix('# ')}"))
     here = Path.cwd()
     option = "" if config == here / CONFIG_FILE else f" --config {config}"
     tenants, years = len(platform.tenants), len(platform.pairs())
@@ -162,8 +187,3 @@ def _table(console: Console, title: str, headings: Sequence[str], rows: Iterable
 
 def _counted(places: Sequence[str]) -> str:
     return places[0] if len(places) == 1 else f"{len(places)} tenant-years"
-
-
-def _some(places: Sequence[str]) -> str:
-    rest = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
-    return ", ".join(places[:_NAMED]) + rest

@@ -17,6 +17,7 @@ _NICKNAMES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly",
 _PART = re.compile(r"(?P<first>\*|[0-9]+|[a-z]{3})(?:-(?P<last>[0-9]+|[a-z]{3}))?(?:/(?P<step>[0-9]+))?")
 
 _NTH_WEEKDAY = re.compile(rf"(?:[0-7]|{'|'.join(_WEEKDAYS)})#[1-5]|l[0-7]")
+_LAST_OF_NO_DAY = re.compile(r"l|l[a-z]{3}|[0-7]l")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def check_cron(cron: str) -> str:
 def _is_of_certain_weeks(weekday: str, *, day: str) -> bool:
     """Whether weekdays of certain weeks of the month are meant (`sat#2`, `L5`). Raises ValueError beside what
     the scheduler does not combine them with: it refuses weekdays of every week, and does not heed a day of the month."""
+    if any(_LAST_OF_NO_DAY.fullmatch(part) for part in weekday.split(",")):
+        raise ValueError(f"{weekday!r} is not understood as day of the week; write L5 for the last Friday")
     found = [_NTH_WEEKDAY.fullmatch(part) is not None for part in weekday.split(",")]
     if not any(found):
         return False

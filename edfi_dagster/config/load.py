@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edfi_dagster.config.document import Path as Keys
 from edfi_dagster.config.document import read_document
 from edfi_dagster.config.embedded import embedded_platform
 from edfi_dagster.config.errors import ConfigError
-from edfi_dagster.config.messages import explain
+from edfi_dagster.config.messages import explain, mistakes
 from edfi_dagster.config.models import Platform
 
 CONFIG_VARIABLE = "EDFI_DAGSTER_CONFIG"
@@ -58,6 +60,16 @@ def parse_platform(text: str, source: str, folder: Path) -> Platform:
     except ValidationError as error:
         explained = explain(error, document, _schema())
         raise explained from None
+
+
+def mistakes_in(values: Mapping[str, Any], folder: Path) -> list[tuple[Keys, str]]:
+    """Return what is wrong with a configuration that is given as plain values: the path of each mistake, and a text
+    that says what would be right. Empty if it is right."""
+    try:
+        Platform.model_validate(values, context={"folder": folder, "source": "the configuration"})
+    except ValidationError as error:
+        return list(mistakes(error, values, _schema()))
+    return []
 
 
 def json_schema() -> dict[str, Any]:

@@ -34,21 +34,26 @@ def explain(error: ValidationError, document: Document, schema: Mapping[str, Any
 
     `schema` is the configuration's JSON Schema, from which the known keys of each block are taken.
     """
-    found = sorted(set(_mistakes(error, document, schema)))
+    found = sorted(set(_lines(error, document, schema)))
     mistakes = "1 mistake" if len(found) == 1 else f"{len(found)} mistakes"
     return ConfigError("\n".join([f"{document.source} has {mistakes}:", *(f"  {text}" for _, text in found)]))
 
 
-def _mistakes(
+def mistakes(error: ValidationError, values: object, schema: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+    """Yield the path and the text of every mistake, in the order in which they were found."""
+    for details in error.errors(include_url=False):
+        path = _written_path(details, values)
+        for below, text in _texts(details, path, values, schema):
+            yield (*path, *below), text
+
+
+def _lines(
     error: ValidationError, document: Document, schema: Mapping[str, Any]
 ) -> Iterator[tuple[int, str]]:
-    for details in error.errors(include_url=False):
-        path = _written_path(details, document.values)
-        for below, text in _texts(details, path, document.values, schema):
-            place = (*path, *below)
-            line = document.line(place)
-            where = document.written(place) if place else "the file"
-            yield line or 0, f"{where} (line {line}): {text}" if line else f"{where}: {text}"
+    for place, text in mistakes(error, document.values, schema):
+        line = document.line(place)
+        where = document.written(place) if place else "the file"
+        yield line or 0, f"{where} (line {line}): {text}" if line else f"{where}: {text}"
 
 
 def _texts(

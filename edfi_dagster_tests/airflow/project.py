@@ -7,6 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from edfi_dagster.airflow import Airflow, Translation, read_connections, read_yaml, translate
+from edfi_dagster.config import Platform, parse_platform
+
 CONFIG = """
 default_task_args: &default_task_args
   owner: 'airflow'
@@ -158,3 +163,33 @@ def write_project(
     path = folder / "airflow_config_prod.yml"
     path.write_text(config)
     return path
+
+
+def translated(folder: Path, *, local: bool = False, **files: Any) -> Translation:
+    path = write_project(folder, **files)
+    listed = {
+        kind: read_yaml(found) if (found := folder / f"edfi_{kind}.yml").exists() else None
+        for kind in ("resources", "descriptors")
+    }
+    connections = folder / "connections.json"
+    known = read_connections(connections) if connections.exists() else {}
+    airflow = Airflow(
+        read_yaml(path), listed["resources"], listed["descriptors"], known, path.name, connections.name
+    )
+    return translate(airflow, local=local)
+
+
+def platform_of(translation: Translation) -> Platform:
+    return parse_platform(yaml.safe_dump(translation.document), "x", Path("/nowhere"))
+
+
+def lines_left(translation: Translation) -> str:
+    """What could not be carried over, as it is printed and written."""
+    return "\n".join(translation.report.comments())
+
+
+def imported(folder: Path, dags: str, **files: Any) -> tuple[Translation, Platform]:
+    """The translation of ``edfi_resource_dags`` alone, and the platform that our loader makes of it."""
+    lists = {"resources": None, "descriptors": None, "connections": None, **files}
+    translation = translated(folder, config=f"edfi_resource_dags:\n{dags}", **lists)
+    return translation, platform_of(translation)

@@ -11,10 +11,11 @@ import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
+from edfi_dagster.airflow.arguments import markdown
 from edfi_dagster.cli.app import cli
 from edfi_dagster.cli.commands import register
 from edfi_dagster.sandbox import SandboxServer
-from edfi_dagster_tests.airflow.project import CONFIG, SECRETS, write_project
+from edfi_dagster_tests.airflow.project import CONFIG, CONNECTIONS, SECRETS, write_project
 from edfi_dagster_tests.bench import ODS, Bench, student
 
 ODSS = (ODS, "lakeview/2025")
@@ -183,3 +184,64 @@ def test_nothing_secret_is_written_and_nothing_written_over(
     assert again.exit_code == 2
     assert "holds edfi_dagster.yaml and .env.example already" in again.stderr
     assert import_project("--offline", "--force").exit_code == 0
+
+
+ODD = """
+edfi_resource_dags__default_args: &defaults
+  s3_conn_id: lake
+  snowflake_conn_id: db
+  schedule_interval: !timedelta 21_600
+edfi_resource_dags:
+  Grand Bend:
+    2025: {edfi_conn_id: edfi_grand_bend_2025, schedule_interval_full_refresh: '* * * * L5', <<: *defaults}
+  48227901:
+    2025: {edfi_conn_id: nowhere, <<: *defaults}
+  a|b:
+    2025: {edfi_conn_id: nowhere, <<: *defaults}
+  Nothing: {}
+"""
+
+
+def test_what_cannot_be_carried_over_is_one_list_and_stands_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    connections = {
+        **CONNECTIONS,
+        "lake": {"conn_type": "wasb", "host": "account", "schema": "container", "password": SECRETS[0]},
+        "db": "databricks://token:snow-pass@adb.example.org/?http_path=x",
+    }
+    write_project(tmp_path / "airflow", ODD, connections=connections)
+    done = import_project("--offline")
+    assert done.exit_code == 0, done.stderr
+    text = (tmp_path / "edfi_dagster.yaml").read_text()
+    listed = done.stdout.partition("Could not be carried over\n")[2].partition("\nWritten:")[0].split("\n- ")
+    said = [" ".join(line.removeprefix("- ").split()) for line in listed if line]
+    for line, words in zip(
+        said,
+        [
+            "airflow_config_prod.yml, edfi_resource_dags.Nothing: tenant: declares no school year that could be imported;",
+            "connections.json, nowhere: host: connection nowhere is not among the connections; write base_url",
+            "connections.json, lake: connection of Azure (wasb): there is no lake of this kind; write lake by hand.",
+            "connections.json, db: connection of Databricks (databricks): there is no warehouse of this kind;",
+            "airflow_config_prod.yml, edfi_resource_dags.a|b: a|b: tenant code 'a|b' holds '|', which breaks paths",
+        ],
+        strict=True,
+    ):
+        assert line.startswith(words)
+        assert f"# {line}" in text
+    assert "# Write lake by hand; until then it is the folder data/lake." in text
+    assert "# Write warehouse by hand; until then it is data/warehouse.duckdb." in text
+    assert [secret for secret in SECRETS if secret in done.output + text] == []
+    shown = run("config", "show")
+    assert shown.exit_code == 0, shown.output
+    for words in ("Grand Bend:", "'48227901':", "0 */6 * * L5", "schedule: 0 */6 * * *", "kind: local"):
+        assert words in shown.stdout
+
+
+def test_arguments_are_printed_without_a_project() -> None:
+    done = run("import-airflow", "--arguments")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == markdown()
+    assert "| `schedule_interval_full_refresh` | `schedule_full_refresh` | ✓ |" in done.stdout
+    assert run("import-airflow").exit_code == 2
