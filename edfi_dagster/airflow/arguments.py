@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument there, and its place here as Markdown; ``taken`` where ``import-airflow`` writes it by itself."""
+    """An argument there, and its place here as Markdown; ``taken`` if ``import-airflow`` reads it."""
 
     name: str
     place: str
@@ -29,24 +29,29 @@ RESOURCE_DAG = (
     Argument("use_edfi_token_cache", "always: one token for all threads and processes of a machine"),
     _taken("s3_conn_id", "`lake`"),
     _taken("object_storage_conn_id", "`lake`"),
-    Argument("object_storage_type", "`lake.kind: s3`; ADLS has no counterpart yet"),
+    _taken("object_storage_type", "`lake.kind: s3`; for ADLS write `lake` by hand"),
     _taken("snowflake_conn_id", "`warehouse`"),
     _taken("database_conn_id", "`warehouse`"),
-    Argument("database_type", "`warehouse.kind: snowflake`; Databricks has no counterpart yet"),
+    _taken("database_type", "`warehouse.kind: snowflake`; for Databricks write `warehouse` by hand"),
+    _taken("adls_conn_id", "there is no such kind yet: write `lake` by hand"),
+    _taken("databricks_conn_id", "there is no such kind yet: write `warehouse` by hand"),
     Argument("pool", "`extract.max_concurrent_requests`, per ODS; also for one year under its `extract`"),
     _taken("tmp_dir", "`extract.tmp_dir`, if the folder is here"),
     _taken("multiyear", "`multiyear` of the year"),
     _taken("schedule_interval", "`schedule` of the year"),
     _taken("schedule_interval_resources", "`schedule_resources`"),
     _taken("schedule_interval_descriptors", "`schedule_descriptors`"),
-    _taken("schedule_interval_full_refresh", "`schedule_full_refresh`"),
+    _taken("schedule_interval_full_refresh", "`schedule_full_refresh`, also with `sat#2` and `L5`"),
     _taken("use_change_version", "`extract.use_change_version`"),
     _taken("get_key_changes", "`extract.get_key_changes`, on unless it is turned off"),
     Argument("get_deletes_cv_with_deltas", "no switch: how deletes are paged is found out from the ODS"),
     Argument(
         "pull_all_deletes", "no switch: late and suppressed deletes are caught by the overlap and the counts"
     ),
-    _taken("pull_total_counts", "`extract.pull_total_counts`"),
+    _taken(
+        "pull_total_counts",
+        "`extract.pull_total_counts`: counted at the end of a run; Airflow counts at its start",
+    ),
     _taken("run_type", "`extract.run_type`, one for the platform"),
     _taken("resource_configs", "`extract.resources`"),
     _taken("descriptor_configs", "`extract.descriptors`"),
@@ -99,10 +104,17 @@ ENDPOINT_OPTIONS = (
 CONNECTIONS = (
     _taken("Ed-Fi: host", "`base_url`"),
     _taken("Ed-Fi: login, password", "`client_id`, `client_secret`: variables that you fill in"),
-    _taken("Ed-Fi: api_mode", "`api_mode`; found out where it is not given"),
+    _taken("Ed-Fi: api_mode", "`api_mode`; found out if it is not given"),
     _taken("Ed-Fi: api_version", '`api_version: "2"` for 2; 3 is found out to the minor version'),
+    _taken("Ed-Fi: api_year", "the year: a key of `years`"),
     _taken("Ed-Fi: instance_code", "`instance_code`"),
+    _taken("Ed-Fi: use_snapshot", "`extract.use_snapshot`"),
+    _taken("Ed-Fi: verify_ssl", "`verify_ssl`"),
     _taken("S3: schema", "`lake.bucket`"),
+    Argument(
+        "Other kinds: Azure, Google Cloud, Databricks",
+        "there is no such kind: write `lake` or `warehouse` by hand",
+    ),
     _taken("S3: login, password", "`lake.access_key_id`, `lake.secret_access_key`; none: the machine's role"),
     _taken("Snowflake: login, password", "`warehouse.user`, `warehouse.password` (better: `private_key`)"),
     _taken("Snowflake: account, region, database, schema, role, warehouse", "the same keys of `warehouse`"),
@@ -121,7 +133,7 @@ BLOCKS = (
     Argument("dbt_run_dags", "dbt assets downstream of the tables (dagster-dbt)"),
     Argument("dbt_run_dags__default_args", "dbt assets downstream of the tables (dagster-dbt)"),
     Argument("dbt_docs_update", "a job of your own"),
-    Argument("airflow_db_clean", "`retention` in dagster.yaml"),
+    Argument("airflow_db_clean", "the job `forget_old_runs` and its schedule"),
 )
 """Blocks of ``airflow_config_*.yml``."""
 
@@ -146,11 +158,24 @@ EARTHBEAM_DAG = (
     Argument("edfi_conn_id", "`destination: ods`; `send` of the year for a key of its own"),
     Argument("validate_edfi_conn_id", "`lightbeam.command: validate+send`"),
     Argument("s3_conn_id, s3_filepath", "the lake; `archive`"),
-    Argument("python_callable, python_kwargs", "`hooks.preprocess`"),
-    Argument("python_postprocess_callable, python_postprocess_kwargs", "`hooks.postprocess`"),
-    Argument("snowflake_conn_id, database_conn_id", "`destination: warehouse`"),
+    Argument("python_callable", "`hooks.preprocess`"),
+    Argument(
+        "python_postprocess_callable",
+        "`hooks.postprocess`: it runs after a success only; Airflow runs it beside the sending",
+    ),
+    Argument(
+        "python_kwargs, python_postprocess_kwargs", "none: write the values into the function or the command"
+    ),
+    Argument(
+        "snowflake_conn_id, database_conn_id",
+        "`destination: warehouse`; rows are named `<resource>__<bundle>[__<grain>]`, not `<resource>__<run_type>`",
+    ),
     Argument("logging_table", "`tables.run_log`, always written"),
-    Argument("ods_version, data_model_version, endpoints, full_refresh", "the same keys of `sideload`"),
+    Argument("ods_version, data_model_version, endpoints", "the same keys of `sideload`"),
+    Argument(
+        "full_refresh",
+        "the same key of `sideload`: it replaces rows of the new name; delete those named `…__<run_type>` once",
+    ),
     Argument("assessment_bundle", "the bundle's name"),
     Argument("student_id_match_rates_table", "`tables.student_id_match_rates`"),
     Argument("snowflake_read_conn_id", "`student_ids.roster_warehouse`"),
@@ -173,7 +198,10 @@ TOOLS = (
         "the same keys of `lightbeam`",
     ),
     Argument("Lightbeam: query, keep_keys, drop_keys", "none: `fetch` is what `pull` does"),
-    Argument("LightbeamDeleteDAG", "`lightbeam.command: delete`"),
+    Argument(
+        "LightbeamDeleteDAG",
+        "none: it deletes what a query of the ODS finds; `lightbeam.command: delete` deletes what a file holds",
+    ),
     Argument("partition_on_tenant_and_year", "`edfi_dagster.earthbeam.tenant_years`"),
 )
 """Operators and callables."""

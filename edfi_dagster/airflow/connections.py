@@ -60,6 +60,11 @@ class Connection:
         return None if not value else value in {"true", "1", "yes", "on"}
 
 
+def find(connections: Mapping[str, Connection], name: str) -> Connection | None:
+    """The connection of that id. Names of environment variables have no case: those of ``.env`` are in small letters."""
+    return connections.get(name) or connections.get(name.lower())
+
+
 def read_connections(path: Path) -> dict[str, Connection]:
     """Return the connections of an export (JSON, YAML or ``.env``) by id. Raises ConfigError, never with a value."""
     text = read_text(path)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from edfi_dagster.airflow.arguments import RESOURCE_DAG, RUN_PARAMETERS, TASK_ARGUMENTS, by_name
-from edfi_dagster.airflow.connections import Connection
+from edfi_dagster.airflow.connections import Connection, find
 from edfi_dagster.airflow.documents import Interval, mapping
 from edfi_dagster.airflow.endpoints import Endpoints
 from edfi_dagster.airflow.report import Report
@@ -94,7 +94,7 @@ class TenantYears:
                 f"{DAGS}.{place.replace('/', '.')}",
             )
         name = str(given or f"edfi_{place.replace('/', '_')}")
-        connection, variable = self._connections.get(name), self._variable(name)
+        connection, variable = find(self._connections, name), self._variable(name)
         block: dict[str, Any] = {"base_url": self._base_url(name, connection if given else None, bool(given))}
         block["client_id"] = self._report.secret(f"{variable}_KEY", f"{name}: login")
         block["client_secret"] = self._report.secret(f"{variable}_SECRET", f"{name}: password")

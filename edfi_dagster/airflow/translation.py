@@ -11,7 +11,7 @@ from typing import Any
 from edfi_dagster.airflow import stores
 from edfi_dagster.airflow.acceptance import accepted
 from edfi_dagster.airflow.arguments import BLOCKS, by_name
-from edfi_dagster.airflow.connections import Connection
+from edfi_dagster.airflow.connections import Connection, find
 from edfi_dagster.airflow.documents import mapping, settled
 from edfi_dagster.airflow.endpoints import Endpoints
 from edfi_dagster.airflow.report import Report
@@ -173,13 +173,17 @@ class _Translator:
     def _store(self, arguments: tuple[str, ...], usual: str, kind: str | None) -> stores.Named:
         """The connection that most DAGs give as the first of ``arguments`` which leads to one."""
         given = self._shared(*arguments)
-        known = [argument for argument in given if given[argument] in self._airflow.connections]
-        for argument in [*known, *given]:
-            return self._named(given[argument], kind or _TYPES.get(argument, ""))
-        return self._named(usual, kind or "")
+        known = [argument for argument in given if find(self._airflow.connections, given[argument])]
+        if not given:
+            return self._named(usual, kind or "")
+        first, *others = dict.fromkeys([*known, *given])
+        for argument in others:
+            if given[argument] != given[first]:
+                self._report.leave(argument, f"is not read, as {first} is given; compare them", DAGS)
+        return self._named(given[first], kind or _TYPES.get(first, ""))
 
     def _named(self, name: str, kind: str = "") -> stores.Named:
-        return stores.Named(name, self._variable(name), self._airflow.connections.get(name), kind)
+        return stores.Named(name, self._variable(name), find(self._airflow.connections, name), kind)
 
     def _variable(self, name: str) -> str:
         return self._variables.get(name) or next(iter(variable_names([name]).values()))
@@ -229,7 +233,7 @@ class _Translator:
 
     def _meaning(self, name: str, value: str) -> object:
         """What two values have in common if it makes no difference which is taken: connections that lead to one place."""
-        connection = self._airflow.connections.get(value)
+        connection = find(self._airflow.connections, value)
         if connection is None or name not in (*_LAKES, *_WAREHOUSES):
             return value
         return stores.place(connection)

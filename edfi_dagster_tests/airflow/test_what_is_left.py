@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from edfi_dagster.airflow import read_connections
+from edfi_dagster.airflow import Airflow, read_connections, translate
 from edfi_dagster.config import ConfigError, TenantYear
 from edfi_dagster_tests.airflow.project import CONNECTIONS, imported, lines_left, platform_of, translated
 
@@ -296,6 +297,15 @@ def test_a_token_of_slack_needs_a_channel(tmp_path: Path) -> None:
         tmp_path, dags, slack={"conn_type": "slackwebhook", "password": "s3cret"}
     )
     assert document["slack"]["webhook_url"] == {"env": "SLACK_WEBHOOK_URL"}
+
+
+def test_names_of_environment_variables_have_no_case(tmp_path: Path) -> None:
+    dags = "  a: {2025: {edfi_conn_id: edfi_TENANT1_YEAR2025}}\n"
+    (tmp_path / "x.env").write_text("AIRFLOW_CONN_EDFI_TENANT1_YEAR2025='http://k:s3cret@h.org'\n")
+    found = read_connections(tmp_path / "x.env")
+    config = {"edfi_resource_dags": yaml.safe_load(dags)}
+    document = translate(Airflow(config, connections=found)).document
+    assert document["tenants"]["a"]["years"][2025]["base_url"] == "https://h.org"
 
 
 def test_one_odd_connection_does_not_hide_the_others(tmp_path: Path) -> None:

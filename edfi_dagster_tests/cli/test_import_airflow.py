@@ -243,5 +243,5 @@ def test_arguments_are_printed_without_a_project() -> None:
     done = run("import-airflow", "--arguments")
     assert done.exit_code == 0, done.stderr
     assert done.stdout == markdown()
-    assert "| `schedule_interval_full_refresh` | `schedule_full_refresh` | ✓ |" in done.stdout
+    assert "| `schedule_interval_descriptors` | `schedule_descriptors` | ✓ |" in done.stdout
     assert run("import-airflow").exit_code == 2
