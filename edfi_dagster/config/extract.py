@@ -19,7 +19,17 @@ from pydantic import (
 )
 
 from edfi_dagster.config.errors import Problems
-from edfi_dagster.config.values import ConfigPath, Count, CountOrZero, Duration, Flag, Model, ScalarText, Text
+from edfi_dagster.config.values import (
+    ConfigPath,
+    Count,
+    CountOrZero,
+    Duration,
+    Flag,
+    Model,
+    Profile,
+    ScalarText,
+    Text,
+)
 
 DataStandard = Literal["3.3", "4.0", "5.0", "5.1", "5.2", "6.0"]
 RunType = Literal["bulk", "default", "dynamic"]
@@ -79,6 +89,8 @@ class OptionOverrides(Model):
     """Whether deletes are pulled."""
     query_parameters: QueryParameters = Field(default={})
     """Parameters of every request; joined by name with what is inherited."""
+    profile: Profile | None = None
+    """Profile by which the records are read, for a key that has several."""
 
 
 class EndpointOptions(OptionOverrides):
@@ -103,6 +115,8 @@ class EndpointDefaults(Model):
     """Whether deletes are pulled."""
     query_parameters: QueryParameters = Field(default={})
     """Parameters of every request."""
+    profile: Profile | None = None
+    """Profile by which records are read, where it covers them."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,7 @@ class ResolvedOptions:
     change_version_step_size: int
     fetch_deletes: bool
     query_parameters: Mapping[str, str]
+    profile: str | None
 
 
 class SelectedEndpoint(NamedTuple):

@@ -14,6 +14,7 @@ from edfi_dagster.config.extract import (
     ENDPOINT_KINDS,
     EndpointKind,
     Extract,
+    OptionOverrides,
     ResolvedOptions,
     merge_options,
     normalise_endpoint,
@@ -155,14 +156,18 @@ class Platform(Model):
     ) -> ResolvedOptions:
         """Return the options of one endpoint for one pair.
 
-        The more specific wins: the platform's `endpoint_defaults`, the year's, then what `resources` or
+        The more specific wins: the platform's `endpoint_defaults`, the year's `profile` and `endpoint_defaults`, then what `resources` or
         `descriptors` say of `*` and of the endpoint, the platform's first and the year's last.
         Raises UndeclaredPair.
         """
-        extract = self._year(pair).extract
+        year = self._year(pair)
+        extract = year.extract
         own = self.extract.selection(kind).layers(namespace, name)
         of_year = extract.selection(kind).layers(namespace, name)
-        return merge_options(self.extract.endpoint_defaults, [extract.endpoint_defaults, *own, *of_year])
+        return merge_options(
+            self.extract.endpoint_defaults,
+            [OptionOverrides(profile=year.profile), extract.endpoint_defaults, *own, *of_year],
+        )
 
     def _year(self, pair: TenantYear) -> OdsYear:
         tenant = self.tenants.get(pair.tenant)

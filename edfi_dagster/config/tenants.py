@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictStr, WithJson
 from edfi_dagster.config.errors import Problems
 from edfi_dagster.config.extract import DataStandard, VerifyCounts, YearExtract
 from edfi_dagster.config.secrets import Secret
-from edfi_dagster.config.values import BaseUrl, Count, Cron, Flag, Model, TenantYear, Url, Year
+from edfi_dagster.config.values import BaseUrl, Count, Cron, Flag, Model, Profile, TenantYear, Url, Year
 
 ApiMode = Literal[
     "sandbox", "shared_instance", "district_specific", "year_specific", "instance_year_specific"
@@ -75,6 +75,8 @@ class OdsYear(Model):
     """Instance, where an Instance Year Specific ODS is addressed without it."""
     verify_ssl: Flag = True
     """Whether the certificate must be valid."""
+    profile: Profile | None = None
+    """Profile by which records are read where it covers them, for a key that has several."""
     multiyear: Flag = False
     """Whether the ODS holds several school years; then only the partition's own is asked for."""
     send: Credentials | None = None

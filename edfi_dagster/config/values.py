@@ -33,6 +33,7 @@ _NOT_IN_TENANT_CODES = frozenset('|,[]/\\:*?{}"<>$;`~%')
 _LONGEST_NAME, _LONGEST_FOLDER = 63, 200
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,254}")
 _OWNER = re.compile(r"team:[A-Za-z0-9_.-]+|[^@\s:]+@[^@\s]+\.[A-Za-z]{2,}")
+_PROFILE = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _LABEL = re.compile(r"[\w-]{1,63}")
 _NESTED_API = re.compile(r"/(data/v3|oauth|metadata)(/|$)", re.IGNORECASE)
 
@@ -155,6 +156,14 @@ def _identifier(value: str) -> str:
         raise ValueError(
             f"{value!r} is not a name for a table or schema; use letters, digits and _, not beginning with a"
             " digit"
+        )
+    return value
+
+
+def _profile(value: str) -> str:
+    if not _PROFILE.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is not a profile's name; use letters, digits, _ and -, as its content types do"
         )
     return value
 
@@ -302,6 +311,7 @@ def not_blank(value: str) -> str:
 
 TenantCode = Annotated[str, BeforeValidator(_tenant_code)]
 Year = Annotated[int, BeforeValidator(_year)]
+Profile = Annotated[StrictStr, AfterValidator(_profile)]
 Text = Annotated[StrictStr, AfterValidator(not_blank)]
 ScalarText = Annotated[
     StrictStr, BeforeValidator(scalar_text), WithJsonSchema({"type": ["string", "number"]})

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from edfi_dagster.config import EndpointKind, Platform, ResolvedOptions
 from edfi_dagster.ods.catalogue import RESOURCE, Endpoint
 from edfi_dagster.ods.errors import OdsNotReady
+from edfi_dagster.ods.oauth import JSON
 from edfi_dagster.ods.pages import RECORDS, Collection, RecordKind
 from edfi_dagster.ods.session import OdsSession
 
@@ -71,8 +72,13 @@ class Collections:
             retries=options.num_retries,
             filters={**options.query_parameters, **of_year},
             deepest=options.change_version_step_size,
+            accept=self._accept(endpoint, options.profile) if kind == RECORDS else JSON,
             warn_once=self._warn_once,
         )
+
+    def _accept(self, endpoint: Endpoint, profile: str | None) -> str:
+        """The content type of the records; that of a profile only where it covers the endpoint."""
+        return (self.published.content_type(endpoint.path, profile) if profile else None) or JSON
 
     def _options(self, endpoint: Endpoint) -> ResolvedOptions:
         kind: EndpointKind = "descriptors" if endpoint.is_descriptor else "resources"

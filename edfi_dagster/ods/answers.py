@@ -18,6 +18,7 @@ import msgspec
 from edfi_dagster.config import TenantYear
 from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, UnusableBody
 from edfi_dagster.ods.origin import Origin, described, is_page, origin
+from edfi_dagster.ods.profiles import INCORRECT_USAGE, profiles_in
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ LONGEST_WAIT_SECONDS = 120.0
 # What msgspec says of bytes that are no JSON, no UTF-8, or nested deeper than it follows.
 NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 NO_CONNECTION = "no connection"
+_MOST_PROFILES = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 IN_FRONT = (
     "a firewall, proxy or gateway may have answered in its place: check base_url, and have its host let this machine "
@@ -132,11 +134,29 @@ def check_status(
         )
     if status == 413:
         raise Oversized("HTTP 413, too much was asked for at once", status)
+    if status == 403 and (wanted := _wanted_profile(answer)):
+        raise RequestRefused(wanted, status=status, pair=pair, endpoint=endpoint)
     if status in {403, 404}:
         _check_origin(answer, is_listed)
     said = redirection(answer, url, base_url) if 300 <= status < 400 else _refusal(answer)
     kind: type[RequestRefused] = {403: NotPermitted, 404: NotOffered}.get(status, RequestRefused)
     raise kind(said, status=status, pair=pair, endpoint=endpoint)
+
+
+def _wanted_profile(answer: Answer) -> str:
+    """What to do about a 403 that asks for a profile; empty for any other. It is not the key that may not read."""
+    document = problem(answer)
+    names = profiles_in(
+        f"{document.get('errors', '')} {document.get('message', '')} {document.get('detail', '')}"
+    )
+    if names:
+        return (
+            f"HTTP 403, the key reads this by a profile that must be named: {' or '.join(names[:_MOST_PROFILES])}; write "
+            f"profile: {names[0]} for this tenant's year or this endpoint"
+        )
+    if document.get("type") == INCORRECT_USAGE:
+        return "HTTP 403, the key may read this by none of its profiles so; check profile, or have its host assign one"
+    return ""
 
 
 def _check_origin(answer: Answer, is_listed: Callable[[], bool | None] | None) -> None:
@@ -277,6 +297,10 @@ def _refusal(answer: Answer) -> str:
         return "HTTP 404, the ODS has no such endpoint"
     document = problem(answer)
     kind = str(document.get("type", ""))
+    if "invalid-profile-usage" in kind or "profile specified by the content type" in str(
+        document.get("message", "")
+    ):
+        return f"HTTP {answer.status}, the profile does not cover this; write profile for the endpoints that it covers"
     correlation = str(document.get("correlationId", ""))
     said = f"HTTP {answer.status} ({kind})" if _PROBLEM_TYPE.fullmatch(kind) else f"HTTP {answer.status}"
     too_large = _PAGE_TOO_LARGE.search(f"{document.get('errors', '')} {document.get('message', '')}")

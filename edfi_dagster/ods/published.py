@@ -6,7 +6,9 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+from edfi_dagster.ods import profiles
 from edfi_dagster.ods.answers import Answer
 from edfi_dagster.ods.catalogue import DESCRIPTOR, RESOURCE, Kind
 from edfi_dagster.ods.errors import OdsUnreachable, RequestRefused, UnusableBody
@@ -44,6 +46,7 @@ class PublishedEndpoints:
         self._session = session
         self._lock = threading.Lock()
         self._documents: dict[Kind, _Document] = {}
+        self._profiles: dict[str, Mapping[str, str] | None] = {}
 
     def offers(self, path: str) -> bool:
         """Whether the endpoint is listed; True where there is no list to look at."""
@@ -87,6 +90,34 @@ class PublishedEndpoints:
     def page_limit(self) -> int | None:
         """The rows of the largest page that the ODS gives; None where it does not publish that."""
         return self._document(RESOURCE).page_limit
+
+    def content_type(self, path: str, profile: str) -> str | None:
+        """What is accepted of an endpoint's records by a profile; None where the profile does not cover the endpoint.
+
+        By the profile's OpenAPI document, or where there is none by the rule, which takes every endpoint for covered.
+        """
+        with self._lock:
+            if profile not in self._profiles:
+                self._profiles[profile] = self._read_profile(profile)
+            types = self._profiles[profile]
+        if types is None:
+            return profiles.content_type(path.rpartition("/")[2], profile)
+        return types.get(path.lower())
+
+    def _read_profile(self, profile: str) -> Mapping[str, str] | None:
+        if not _FIRST_WITH_DOCUMENTS <= self._session.discovery.version < _FIRST_DMS:
+            return None
+        url = f"{self._session.url('openApiMetadata')}/profiles/{quote(profile, safe='')}/swagger.json"
+        try:
+            return self._session.get(
+                url,
+                {},
+                lambda answer: profiles.content_types(answer.body),
+                endpoint=f"document of profile {profile}",
+                largest=LARGEST_DOCUMENT_BYTES,
+            )
+        except (RequestRefused, OdsUnreachable, UnusableBody):
+            return None
 
     def _endpoint(self, path: str) -> DescribedEndpoint | None:
         return self._document(_kind(path)).endpoints.get(path.lower())

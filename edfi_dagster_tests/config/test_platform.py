@@ -58,6 +58,7 @@ def test_smallest_configuration_takes_every_default(tmp_path: Path) -> None:
         change_version_step_size=50_000,
         fetch_deletes=True,
         query_parameters={},
+        profile=None,
     )
     limits = platform.ods(GRAND_BEND).extract
     assert (limits.max_concurrent_requests, limits.change_version_overlap) == (8, 10_000)
