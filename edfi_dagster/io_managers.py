@@ -138,7 +138,9 @@ class WarehouseIOManager(dg.IOManager):
         """Load what the lake holds of the manifest's endpoint beyond what is committed. Raises dagster.Failure."""
         endpoint = next(e for e in endpoints_of(self._platform, pair) if e.path == manifest.path)
         stores = self._stores
-        for result in load_stored(stores.lake, stores.warehouse, pair, [endpoint], tell=context.log.info):
+        for result in load_stored(
+            self._platform, stores.lake, stores.warehouse, pair, [endpoint], tell=context.log.info
+        ):
             if result.failures:
                 raise dg.Failure("; ".join(result.failures.values()), allow_retries=False)
             context.add_output_metadata({"edfi/rows_loaded": result.rows_inserted})

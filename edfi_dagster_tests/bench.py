@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from edfi_dagster.config import Platform, TenantYear, parse_platform
-from edfi_dagster.extract import EndpointResult, Job, Work, extract, load_stored
+from edfi_dagster.extract import EndpointResult, Job, Work, changed_endpoints, extract, load_stored
 from edfi_dagster.lake.manifest import Manifest, manifests, stamps
 from edfi_dagster.lake.store import LakeStore, open_lake
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of, find_endpoints
@@ -98,6 +98,7 @@ class Bench:
         self._first_warehouse = self.platform.warehouse
         self.lake: LakeStore = open_lake(self.platform.lake, self.platform.extract.tmp_dir)
         self.told: list[str] = []
+        self.ods = ODS
         self.pause: Callable[[float], None] = time.sleep
         # Opening the file is half the time of a small run; tests of runs beside each other let it go, as runs do.
         self.lets_go = server is None or self.platform.warehouse.kind != "duckdb"
@@ -111,7 +112,8 @@ class Bench:
 
     @property
     def store(self) -> Store:
-        return self.server.store(ODS)
+        """The ODS that should be in the warehouse."""
+        return self.server.store(self.ods)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
@@ -120,6 +122,25 @@ class Bench:
     def endpoint(self, name: str) -> Endpoint:
         (found,) = find_endpoints([name], self.endpoints)
         return found
+
+    def configure(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Edit the configuration, as a person would between two runs."""
+        document = yaml.safe_load(self.config.read_text())
+        change(document)
+        self.config.write_text(yaml.safe_dump(document))
+        self.platform = parse_platform(self.config.read_text(), str(self.config), self.folder)
+        self.warehouse = self._opened(self.platform)
+
+    def configure_year(self, **values: Any) -> None:
+        """Edit what the configuration says of the pair; None takes a key out."""
+
+        def change(document: dict[str, Any]) -> None:
+            year = document["tenants"][PAIR.tenant]["years"][PAIR.year]
+            year.update(values)
+            for key in [key for key, value in values.items() if value is None]:
+                del year[key]
+
+        self.configure(change)
 
     def move_to_warehouse(self, name: str) -> None:
         """Configure another one of the same kind, beside the first."""
@@ -159,15 +180,25 @@ class Bench:
             assert not any(result.failures for result in results.values()), failures(results)
         return results
 
+    def forecast(self) -> list[str]:
+        """The names of the endpoints that a dynamic run would select."""
+        with closing(OdsSession(self.platform.ods(PAIR), PAIR)) as session:
+            job = Job(
+                self.platform, PAIR, session, self.lake, self.warehouse, self.told.append, self.told.append
+            )
+            return [endpoint.name for endpoint in changed_endpoints(job, self.endpoints)]
+
     def load_stored(self, endpoints: Iterable[str]) -> dict[str, EndpointResult]:
         chosen = find_endpoints(endpoints, self.endpoints)
-        found = load_stored(self.lake, self.warehouse, PAIR, chosen, tell=self.told.append)
+        found = load_stored(self.platform, self.lake, self.warehouse, PAIR, chosen, tell=self.told.append)
         return {result.endpoint.name: result for result in found}
 
     def rebuild(self, name: str = "rebuilt") -> dict[str, EndpointResult]:
         """Fill another warehouse from the lake; from then on it is this bench's."""
         self.move_to_warehouse(name)
-        found = load_stored(self.lake, self.warehouse, PAIR, self.endpoints, tell=self.told.append)
+        found = load_stored(
+            self.platform, self.lake, self.warehouse, PAIR, self.endpoints, tell=self.told.append
+        )
         return {result.endpoint.name: result for result in found}
 
     def lose(self, folder: str) -> None:

@@ -89,7 +89,9 @@ class PairRun:
             if self.selection.works:
                 streams.append(extract(job, self.selection.works, full_refresh=full_refresh))
             if self.selection.stored:
-                stored = load_stored(job.lake, job.warehouse, self.pair, self.selection.stored, tell=job.tell)
+                stored = load_stored(
+                    self._platform, job.lake, job.warehouse, self.pair, self.selection.stored, tell=job.tell
+                )
                 streams.append(stored)
             for stream in streams:
                 for result in stream:

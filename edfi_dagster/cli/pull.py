@@ -16,7 +16,7 @@ import click
 import msgspec
 
 from edfi_dagster.config import ConfigError, Platform, TenantYear
-from edfi_dagster.extract.collections import Collections
+from edfi_dagster.extract.sources import Sources
 from edfi_dagster.lake.manifest import Manifest, latest_stamp
 from edfi_dagster.lake.pull import Pull, PullRun, newest_to_read
 from edfi_dagster.lake.store import LocalLake
@@ -90,11 +90,11 @@ def _pull_all(
         tmp_dir=request.platform.extract.tmp_dir,
     )
     tell = partial(click.echo, err=True)
-    collections = Collections(request.platform, session, tell, tell)
+    sources = Sources(request.platform, session, tell, tell)
 
     def pulled(endpoint: Endpoint) -> Manifest | EdFiError | None:
         try:
-            return _pull(request, collections, run, endpoint)
+            return _pull(request, sources, run, endpoint)
         except WrongCredentials:
             raise
         except EdFiError as error:
@@ -111,11 +111,9 @@ def _pull_all(
             threads.shutdown(cancel_futures=True)
 
 
-def _pull(
-    request: PullRequest, collections: Collections, run: PullRun, endpoint: Endpoint
-) -> Manifest | None:
+def _pull(request: PullRequest, sources: Sources, run: PullRun, endpoint: Endpoint) -> Manifest | None:
     kind: RecordKind = request.kind  # type: ignore[assignment]
-    collection = collections.open(endpoint, kind)
+    collection = sources.collections.open(endpoint, kind)
     bounds = ChangeWindow(request.low, request.high)
     pull = Pull(run, collection, endpoint.snake)
     if kind != RECORDS:
@@ -126,7 +124,7 @@ def _pull(
         pull.read_full()
     else:
         pull.read_delta(bounds)
-    manifest = pull.publish(None)
+    manifest = pull.publish(None, sources.of(endpoint))
     for sentence in pull.warnings:
         click.echo(sentence, err=True)
     return manifest

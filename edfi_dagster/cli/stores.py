@@ -53,7 +53,7 @@ def rebuild(platform: Platform, pair: TenantYear) -> Rebuilt:
     tag = {"tenant": pair.tenant, "year": pair.year, "run": "rebuild"}
     with closing(open_warehouse(platform, lake, tell, tag=tag)) as warehouse:
         warehouse.prepare(tables_of(endpoints))
-        for result in load_stored(lake, warehouse, pair, endpoints, tell=tell):
+        for result in load_stored(platform, lake, warehouse, pair, endpoints, tell=tell):
             rebuilt.rows += result.rows_inserted
             rebuilt.endpoints += any(kind.manifest for kind in result.kinds.values())
             rebuilt.failures += result.failures.values()

@@ -11,6 +11,7 @@ from edfi_dagster.ods.errors import OdsNotReady
 from edfi_dagster.ods.oauth import JSON
 from edfi_dagster.ods.pages import RECORDS, Collection, RecordKind
 from edfi_dagster.ods.session import OdsSession
+from edfi_dagster.ods.source import SCHOOL_YEAR
 
 
 class Collections:
@@ -47,7 +48,7 @@ class Collections:
             return False  # read whole whenever their count differs
         if not self.reads_deletes(endpoint):
             return True
-        filters = {*self._options(endpoint).query_parameters, *self._of_year(endpoint)}
+        filters = self.filters(endpoint)
         is_key_known = self.reads_key_changes(endpoint) or not endpoint.key_can_change
         told = {name.lower() for name in endpoint.key} if is_key_known else set()
         return any(name.lower() not in told for name in filters)
@@ -80,6 +81,14 @@ class Collections:
         """The content type of the records; that of a profile only where it covers the endpoint."""
         return (self.published.content_type(endpoint.path, profile) if profile else None) or JSON
 
+    def filters(self, endpoint: Endpoint) -> Mapping[str, str]:
+        """The query parameters of every request for the endpoint's records. Raises OdsNotReady as ``open`` does."""
+        return {**self._options(endpoint).query_parameters, **self._of_year(endpoint)}
+
+    def profile(self, endpoint: Endpoint) -> str:
+        """The profile configured for the endpoint's records, "" for none."""
+        return self._options(endpoint).profile or ""
+
     def _options(self, endpoint: Endpoint) -> ResolvedOptions:
         kind: EndpointKind = "descriptors" if endpoint.is_descriptor else "resources"
         return self._platform.endpoint_options(self._session.pair, endpoint.namespace, endpoint.name, kind)
@@ -99,7 +108,7 @@ class Collections:
         pair = self._session.pair
         if not self._session.settings.multiyear or endpoint.is_descriptor:
             return {}
-        return {"schoolYear": str(pair.year)} if self._has_year(endpoint) else {}
+        return {SCHOOL_YEAR: str(pair.year)} if self._has_year(endpoint) else {}
 
     def _has_year(self, endpoint: Endpoint) -> bool:
         """Whether the collection can be asked for one school year, as the ODS's OpenAPI says, else the data standard.
@@ -107,7 +116,7 @@ class Collections:
         An ODS ignores parameters it does not know and would send the records of every year (api.md section 3.4).
         """
         if self.published.lists(RESOURCE):
-            return "schoolYear" in self.published.filters(endpoint.path)
+            return SCHOOL_YEAR in self.published.filters(endpoint.path)
         if not endpoint.fields:
             raise OdsNotReady(
                 "this ODS holds several school years, and without its OpenAPI document nobody knows whether this endpoint "
@@ -115,4 +124,4 @@ class Collections:
                 pair=self._session.pair,
                 endpoint=endpoint.path,
             )
-        return "schoolYear" in endpoint.key or "schoolYearTypeReference" in endpoint.fields
+        return SCHOOL_YEAR in endpoint.key or "schoolYearTypeReference" in endpoint.fields

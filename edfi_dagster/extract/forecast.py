@@ -8,24 +8,29 @@ from datetime import UTC, datetime
 
 from edfi_dagster.extract.read import Reader
 from edfi_dagster.extract.run import before_a_run, caught_up
+from edfi_dagster.extract.sources import Sources, changes
 from edfi_dagster.extract.work import Job, Work
 from edfi_dagster.lake.pull import PullRun, newest_to_read
 from edfi_dagster.ods.catalogue import Endpoint
+from edfi_dagster.warehouse import ledger
 
 
 def changed_endpoints(job: Job, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
     """The endpoints of which a delta's own windows, overlap included, count any record, delete or key change.
 
-    Also those that were never loaded and may be read, and those that were loaded and may no longer be: a run tells of
-    these. All of them where the ODS has no change versions. All that were ever loaded where its newest change version,
-    asked twice, is below one that is committed: it was restored, and its windows would count nothing. Raises EdFiError,
-    WarehouseError.
+    Also those that were never loaded and may be read, those whose source changed, and those that were loaded and may no
+    longer be: a run tells of these. All of them where the ODS has no change versions. All that were ever loaded where its
+    newest change version, asked twice, is below one that is committed: it was restored, and its windows would count
+    nothing. Raises EdFiError, WarehouseError.
     """
     chosen = list(endpoints)
     newest = newest_to_read(job.session)
     if newest is None:
         return chosen
-    before = before_a_run(job)
+    sources = Sources(job.platform, job.session, job.tell, job.warn)
+    with job.warehouse.connected() as connection:
+        changed = changes(ledger.sources(connection, job.pair), sources, chosen).names
+    before = before_a_run(job).without(changed)
     highest = max(before.watermarks.values(), default=0)
     newest = caught_up(job, newest, highest)
     loaded = {name for name, _ in before.ever_loaded} if newest < highest else set()
@@ -40,7 +45,7 @@ def changed_endpoints(job: Job, endpoints: Iterable[Endpoint]) -> list[Endpoint]
         data_model_version=discovery.data_model_version,
         threads=threads,
     )
-    reader = Reader(job, asking, before, full_refresh=False)
+    reader = Reader(job, asking, before, sources, full_refresh=False)
 
     def is_needed(endpoint: Endpoint) -> bool:
         return endpoint.snake in loaded or reader.has_news(Work(endpoint))

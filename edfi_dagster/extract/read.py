@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from edfi_dagster.extract.collections import Collections
 from edfi_dagster.extract.comparison import OdsCounts
+from edfi_dagster.extract.sources import Sources
 from edfi_dagster.extract.work import Job, KindResult, Result, Work
 from edfi_dagster.lake.pull import NewKey, Pull, PullRun
 from edfi_dagster.lake.store import LakeError
@@ -39,6 +39,11 @@ class Before:
     ever_loaded: set[tuple[str, RecordKind]]
     descriptor_rows: Mapping[str, int]
 
+    def without(self, names: Collection[str]) -> Before:
+        """The same without the watermarks of some names."""
+        kept = {of: version for of, version in self.watermarks.items() if of[0] not in names}
+        return replace(self, watermarks=kept)
+
 
 @dataclass
 class EndpointRead:
@@ -67,14 +72,17 @@ class EndpointRead:
 class Reader:
     """Reads the endpoints of one run; every thread of the run uses the same one."""
 
-    def __init__(self, job: Job, run: PullRun, before: Before, *, full_refresh: bool) -> None:
+    def __init__(
+        self, job: Job, run: PullRun, before: Before, sources: Sources, *, full_refresh: bool
+    ) -> None:
         self._job = job
         self._run = run
         self._before = before
         self._full_refresh = full_refresh
         self._overlap = job.session.settings.extract.change_version_overlap
         self._abilities = job.session.abilities
-        self._collections = Collections(job.platform, job.session, job.tell, job.warn)
+        self._sources = sources
+        self._collections = sources.collections
         self._published = self._collections.published
 
     def read(self, work: Work) -> EndpointRead:
@@ -282,18 +290,18 @@ class Reader:
             for waiting in [kind for kind in pulls if kind != RECORDS]:
                 pulls.pop(waiting).abandon()
                 read.results[waiting] = _WAITS
+        source = self._sources.of(read.endpoint)
         for kind, pull in pulls.items():
             if kind != RECORDS and read.full:
                 pull.abandon()
                 manifest = None
                 read.results[kind] = KindResult(Result.COVERED)
             else:
-                manifest = pull.publish(self._low(read, kind))
+                manifest = pull.publish(self._low(read, kind), source)
                 for sentence in pull.warnings:
                     self._job.warn(sentence)
-            entry = Entry(
-                self._run.pair, read.endpoint, kind, self._run.stamp, self._low(read, kind), self._run.newest
-            )
+            low = self._low(read, kind)
+            entry = Entry(self._run.pair, read.endpoint, kind, self._run.stamp, low, self._run.newest, source)
             read.readings[kind] = Reading(entry, manifest)
 
     def _pull(self, endpoint: Endpoint, kind: RecordKind) -> Pull:

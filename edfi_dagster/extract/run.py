@@ -11,6 +11,7 @@ from queue import Queue
 
 from edfi_dagster.extract.history import note_restored
 from edfi_dagster.extract.read import Before, EndpointRead, Reader
+from edfi_dagster.extract.sources import Sources, forget_changed
 from edfi_dagster.extract.verification import Verification
 from edfi_dagster.extract.work import EndpointResult, Job, KindResult, Result, Work
 from edfi_dagster.lake import paths
@@ -46,7 +47,7 @@ def extract(job: Job, works: Sequence[Work], *, full_refresh: bool = False) -> I
     """Pull and load what ``works`` says, yielding each endpoint's result once it is durable.
 
     A pull without a watermark is a full one. When the ODS turns out to have been restored, everything that was
-    asked for is refreshed, and the pair's other watermarks are forgotten; when the snapshot that was read is taken away,
+    asked for is refreshed, and the pair's other watermarks are forgotten, as what another source left is; when the snapshot that was read is taken away,
     what is left is read from the next one. At the end counts are compared; an endpoint that is refreshed because of that
     has a second result. Raises WrongCredentials, OdsUnreachable, OdsNotReady, SnapshotGone, LakeError
     or WarehouseError where nothing can be done at all; the failure of one endpoint is in its result instead.
@@ -77,13 +78,15 @@ def _passes(
     """One pass over the works, and more where the ODS was restored or its snapshot taken away meanwhile."""
     for last in (False, False, True):
         newest = newest_to_read(job.session)
+        sources = Sources(job.platform, job.session, job.tell, job.warn)
+        forget_changed(job, lease, sources, [work.endpoint for work in works])
         if newest is not None:
             highest = _highest(job)
             newest = caught_up(job, newest, highest)
             if newest < highest:
-                _forget(job, lease, newest, anything_read=False)
+                _forget(job, lease, sources, newest, anything_read=False)
                 full_refresh = True
-        run = _PairRun(job, lease, newest, full_refresh=full_refresh)
+        run = _PairRun(job, lease, newest, sources, full_refresh=full_refresh)
         with closing(run.results(works)) as results:
             yield from results
         if run.interrupted is None:
@@ -91,7 +94,7 @@ def _passes(
         if last:
             raise run.interrupted
         if isinstance(run.interrupted, OdsRestored):
-            _forget(job, lease, None, anything_read=True)
+            _forget(job, lease, sources, None, anything_read=True)
             full_refresh = True
         else:
             job.warn(f"{run.interrupted}; reading what is left from the next one")
@@ -121,14 +124,15 @@ def caught_up(job: Job, newest: int, version: int) -> int:
     return newest if newest >= version else job.session.newest_change_version()
 
 
-def _forget(job: Job, lease: Lease, newest: int | None, *, anything_read: bool) -> None:
+def _forget(job: Job, lease: Lease, sources: Sources, newest: int | None, *, anything_read: bool) -> None:
     """Forget the pair's watermarks, because its ODS was restored. Raises OdsNotReady where that is but an older snapshot.
 
     The lake learns of it first: a rebuild must not bring them back. ``newest`` is what the ODS says, if that told.
     """
     is_snapshot = job.session.settings.extract.use_snapshot
     if anything_read or not is_snapshot:
-        note_restored(job.lake, job.pair, lease.next_stamp(after=latest_stamp(job.lake, job.pair)), newest)
+        stamp = lease.next_stamp(after=latest_stamp(job.lake, job.pair))
+        note_restored(job.lake, job.pair, stamp, newest, sources.ods)
         with job.warehouse.connected() as connection, connection.transaction():
             lease.check(connection)
             ledger.deactivate(connection, job.pair)
@@ -145,12 +149,15 @@ def _forget(job: Job, lease: Lease, newest: int | None, *, anything_read: bool) 
 class _PairRun:
     """One pass over the works, under one stamp. ``durable`` are the endpoints that need no other."""
 
-    def __init__(self, job: Job, lease: Lease, newest: int | None, *, full_refresh: bool) -> None:
+    def __init__(
+        self, job: Job, lease: Lease, newest: int | None, sources: Sources, *, full_refresh: bool
+    ) -> None:
         self.interrupted: OdsRestored | SnapshotGone | None = None
         self.durable: set[Endpoint] = set()
         self._job = job
         self._lease = lease
         self._full_refresh = full_refresh
+        self._sources = sources
         discovery = job.session.discovery
         self._pull_run = PullRun(
             lake=job.lake,
@@ -163,7 +170,7 @@ class _PairRun:
             compression=job.platform.lake.compression,
             tmp_dir=job.platform.extract.tmp_dir,
         )
-        self._reader = Reader(job, self._pull_run, before_a_run(job), full_refresh=full_refresh)
+        self._reader = Reader(job, self._pull_run, before_a_run(job), sources, full_refresh=full_refresh)
         self._to_load: Queue[EndpointRead | None] = Queue()
         self._done: Queue[EndpointResult | BaseException] = Queue()
         self._stop = threading.Event()
@@ -352,10 +359,12 @@ class _PairRun:
             "ods_version": run.ods_version,
             "data_model_version": run.data_model_version,
             "full_refresh": self._full_refresh,
+            "source": self._sources.ods,
             "endpoints": [
                 {
                     "endpoint": result.endpoint.path,
                     "name": result.endpoint.snake,
+                    **self._sources.of(result.endpoint).of_endpoint(),
                     "kind": kind,
                     "result": str(of_kind.result),
                     "rows": of_kind.manifest.rows if of_kind.manifest else 0,

@@ -3,22 +3,24 @@
 Loads what a run stored but did not load (a table selected without its endpoints), and rebuilds an empty warehouse:
 both replay an endpoint's pulls in stamp order, from its latest full pull on. Where the ODS was restored after that pull,
 its rows come back without a change version, so that the next run reads the endpoint whole; what was read of a state that
-the ODS took back does not come back at all.
+the ODS took back does not come back at all. Pulls of another source than the configured one are left alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from edfi_dagster.config import TenantYear
-from edfi_dagster.extract.history import Chain, Step, chains
+from edfi_dagster.config import EndpointKind, Platform, TenantYear
+from edfi_dagster.extract.history import Chain, Step, Wanted, chains
 from edfi_dagster.extract.work import EndpointResult, KindResult, Result
 from edfi_dagster.lake.manifest import Manifest
 from edfi_dagster.lake.store import LakeError, LakeStore
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.errors import OdsRestored
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
+from edfi_dagster.ods.source import Configured, Source, normal_path
 from edfi_dagster.warehouse import ledger, load
 from edfi_dagster.warehouse.contract import Connection, Warehouse, WarehouseError
 from edfi_dagster.warehouse.lease import Lease, holding
@@ -31,6 +33,7 @@ class _Gap(WarehouseError):
 
 
 def load_stored(
+    platform: Platform,
     lake: LakeStore,
     warehouse: Warehouse,
     pair: TenantYear,
@@ -44,13 +47,39 @@ def load_stored(
     next run reads whole. Raises LakeError, WarehouseError where nothing can be done at all.
     """
     with holding(warehouse, pair, waiting=tell) as lease, warehouse.connected() as connection:
-        after = ledger.latest_loaded(connection, pair)
-        found = chains(lake, pair, after, {endpoint.snake for endpoint in endpoints})
+        configured = Configured(platform.ods(pair))
+        wanted = _wanted(platform, connection, configured, endpoints)
+        found = chains(lake, pair, configured, wanted)
         for endpoint in endpoints:
+            chain = found[normal_path(endpoint.path)]
             try:
-                yield _Replay(connection, lease, endpoint, found[endpoint.snake], tell).result()
+                yield _Replay(connection, lease, endpoint, chain, tell).result()
             except (WarehouseError, LakeError, OdsRestored) as error:
                 yield _result(endpoint, Result.FAILED, str(error))
+
+
+def _wanted(
+    platform: Platform, connection: Connection, configured: Configured, endpoints: Sequence[Endpoint]
+) -> Mapping[str, Wanted]:
+    """Normal path of an endpoint → what is to be replayed of it."""
+    after = ledger.latest_loaded(connection, configured.pair)
+    noted = ledger.sources(connection, configured.pair)
+    return {
+        normal_path(e.path): Wanted(
+            e.snake,
+            partial(_foreign, platform, configured, e),
+            after.get(e.snake),
+            next(filter(None, noted.get(e.snake, [])), None),
+        )
+        for e in endpoints
+    }
+
+
+def _foreign(platform: Platform, configured: Configured, endpoint: Endpoint, source: Source) -> str:
+    kind: EndpointKind = "descriptors" if endpoint.is_descriptor else "resources"
+    options = platform.endpoint_options(configured.pair, endpoint.namespace, endpoint.name, kind)
+    changed = configured.changes_since(source, endpoint.path, options.query_parameters, options.profile or "")
+    return " and ".join(changed)
 
 
 @dataclass
@@ -109,6 +138,11 @@ class _Replay:
 
     def _nothing(self) -> EndpointResult:
         cause = "the lake holds nothing that is not loaded"
+        if self.chain.foreign:
+            told = f"{self._label}: the lake holds pulls of another source, which are not loaded ({self.chain.foreign})"
+            if not self._committed():
+                raise WarehouseError(f"{told}; materialize it with full_refresh instead")
+            self.tell(told)
         if self.chain.restored and not self._committed():
             cause = f"{self._doubt}; the next run reads it whole"
             self.tell(cause)
@@ -167,7 +201,7 @@ class _Replay:
         if self.chain.restored:
             low = newest = None
         endpoint = _with_key(self.endpoint, step.manifests.get(RECORDS))
-        return ledger.Entry(self.lease.pair, endpoint, kind, step.stamp, low, newest)
+        return ledger.Entry(self.lease.pair, endpoint, kind, step.stamp, low, newest, step.source)
 
     def _note(self, kinds: Sequence[RecordKind], step: Step) -> None:
         if step.newest is not None:

@@ -14,6 +14,7 @@ from edfi_dagster.lake import paths
 from edfi_dagster.lake.sealed import read_sealed, write_sealed
 from edfi_dagster.lake.store import LakeError, LakeStore
 from edfi_dagster.ods.pages import RecordKind
+from edfi_dagster.ods.source import Source
 
 _READ_AT_ONCE = 8
 _MANIFEST = ".manifest.json"
@@ -49,6 +50,7 @@ class Manifest(msgspec.Struct, frozen=True):
     (flat name → JSON path), so that a rebuild need not ask the ODS for that of an extension. ``gone`` are the ids of
     key changes that the ODS no longer has, though it may hide their tombstones because the new key lives again.
     ``odd_rows`` counts the records that are not strict JSON, ``odd`` are the ids of the first of them.
+    ``source`` is where the rows come from; None in a sideload, and in manifests older than this field.
     """
 
     tenant: str
@@ -77,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True):
     gone: tuple[str, ...] = ()
     odd_rows: int = 0
     odd: tuple[str, ...] = ()
+    source: Source | None = None
 
     @property
     def pair(self) -> TenantYear:

@@ -35,6 +35,7 @@ from edfi_dagster.ods.pagers import change_walk, record_walks
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, Collection, Page
 from edfi_dagster.ods.rows import lines_of
 from edfi_dagster.ods.session import OdsSession
+from edfi_dagster.ods.source import Source
 
 MOST_REPULLS = 3
 # Ids of tombstones that a pull keeps in memory, to within a page.
@@ -148,7 +149,7 @@ class Pull:
         """More records, (id, row) each, read by their ids after all the others."""
         self._write(Page(lines_of(record_id, row)) for record_id, row in records)
 
-    def publish(self, low: int | None) -> Manifest | None:
+    def publish(self, low: int | None, source: Source | None = None) -> Manifest | None:
         """Write the manifest, which makes the pull exist; None where a delta brought nothing."""
         if not self._files and not self.full:
             self.close()
@@ -181,6 +182,7 @@ class Pull:
             gone=self.gone,
             odd_rows=self._odd.count,
             odd=self._odd.ids,
+            source=source,
         )
         if self._odd.count:
             self.warnings.append(f"{run.pair} {self.collection.label}: {self._odd.sentence()}")

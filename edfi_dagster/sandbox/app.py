@@ -99,8 +99,10 @@ class App:
         refusal = self._refusal(request, store)
         if refusal is not None:
             return refusal
+        token = (request.headers.get("authorization") or "").partition(" ")[2].strip()
+        served = self.site.routed(store, token)
         url = self.site.address(store).url(metadata.root_url(request), *self.site.generation.data_area)
-        api = DataApi(store, self.site.settings.max_page, url, functools.partial(self._between_reads, info))
+        api = DataApi(served, self.site.settings.max_page, url, functools.partial(self._between_reads, info))
         if area != self.site.generation.data_area:
             if not self.site.generation.change_queries:
                 raise errors.no_such_route()

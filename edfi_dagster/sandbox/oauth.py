@@ -37,7 +37,10 @@ class TokenRefused(Exception):
 
 @dataclass
 class Tokens:
-    """The access tokens of one security store. ``most`` may live at once; ``clock`` counts seconds."""
+    """The access tokens of one security store. ``most`` may live at once; ``clock`` counts seconds.
+
+    ``routes`` are further keys, with the same secret, and the ODS that each is routed to; ``routed`` likewise for tokens.
+    """
 
     key: str
     secret: str
@@ -46,14 +49,18 @@ class Tokens:
     clock: Callable[[], float] = time.monotonic
     expiries: dict[str, float] = field(default_factory=dict)
     codes: set[str] = field(default_factory=set)
+    routes: dict[str, str] = field(default_factory=dict)
+    routed: dict[str, str] = field(default_factory=dict)
 
-    def issue(self, scope: str | None = None) -> dict[str, Any]:
+    def issue(self, scope: str | None = None, *, key: str = "") -> dict[str, Any]:
         now = self.clock()
         self.expiries = {token: expiry for token, expiry in self.expiries.items() if expiry > now}
         if self.most is not None and len(self.expiries) >= self.most:
             raise too_many_tokens()
         token = uuid4().hex
         self.expiries[token] = now + self.seconds
+        if key in self.routes:
+            self.routed[token] = self.routes[key]
         answer: dict[str, Any] = {"access_token": token, "expires_in": self.seconds, "token_type": "bearer"}
         return answer | ({"scope": scope} if scope else {})
 
@@ -76,14 +83,14 @@ async def token_response(
         key, secret = _credentials(request.headers.get("authorization"), fields, generation)
         if fields.get("grant_type") != "client_credentials":
             raise TokenRefused(400, "unsupported_grant_type")
-        if (key, secret) != (tokens.key, tokens.secret):
+        if key not in {tokens.key, *tokens.routes} or secret != tokens.secret:
             raise TokenRefused(generation.wrong_secret, "invalid_client")
         scope = fields.get("scope") or None
         if scope is not None and scope not in organizations:
             raise TokenRefused(400, "invalid_scope", "The client is not associated with the requested scope.")
     except TokenRefused as refused:
         return refused.response()
-    return JSONResponse(tokens.issue(scope), headers=NOT_STORED)
+    return JSONResponse(tokens.issue(scope, key=key), headers=NOT_STORED)
 
 
 async def code_response(request: Request, tokens: Tokens) -> Response:

@@ -126,6 +126,10 @@ class SandboxServer:
     def latency(self, seconds: float) -> None:
         self.site.settings.latency = seconds
 
+    def route(self, key: str, ods: str, to: str) -> None:
+        """Let ``key``, with the usual secret, open ``to`` at the address of ``ods``, as a host's routing by key does."""
+        self.site.tokens(self.site.stores[ods]).routes[key] = to
+
     def expire_tokens(self) -> None:
         """End every token now."""
         self.site.expire_tokens()

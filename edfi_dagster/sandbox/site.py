@@ -109,6 +109,10 @@ class Site:
                 )
             return self._tokens[security]
 
+    def routed(self, store: Store, token: str) -> Store:
+        """The ODS that a token leads to, where its key is routed to another than the path names."""
+        return self.stores[self.tokens(store).routed.get(token, store.name)]
+
     def expire_tokens(self) -> None:
         for tokens in self._tokens.values():
             tokens.expire_all()

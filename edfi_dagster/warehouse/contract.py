@@ -32,14 +32,20 @@ RAW_COLUMNS = (
     "v",
 )
 
+LEDGER_ADDITIONS = {"is_key_changes": "BOOLEAN", "source": "VARCHAR"}
+"""Columns of the ledger, and their types, that edu_edfi_airflow's table lacks; it names those it writes."""
+
 LEASES = "_meta_leases"
 COUNT_CHECKS = "_meta_count_checks"
+
+ROLES = "_meta_tables"
+"""Which shared table has which role; see ``table_roles``."""
 
 LONGEST_WAIT_SECONDS = 600.0
 """How long a run waits for another process to let a DuckDB file go."""
 
 _LEDGER = """tenant_code VARCHAR, api_year INTEGER, name VARCHAR, pull_date DATE, pull_timestamp {timestamp},
-max_version BIGINT, is_active BOOLEAN, is_deletes BOOLEAN, is_key_changes BOOLEAN"""
+max_version BIGINT, is_active BOOLEAN, is_deletes BOOLEAN, is_key_changes BOOLEAN, source VARCHAR"""
 _TOTAL_COUNTS = """tenant_code VARCHAR, api_year INTEGER, name VARCHAR, pull_date DATE, pull_timestamp {timestamp},
 total_count BIGINT"""
 _RUN_LOG = """tenant_code VARCHAR, api_year INTEGER, grain_update VARCHAR, run_type VARCHAR, run_date DATE,
@@ -66,6 +72,7 @@ def side_tables(names: TableNames, **types: str) -> dict[str, str]:
         names.student_id_match_rates: _MATCH_RATES,
         LEASES: _LEASES,
         COUNT_CHECKS: _COUNT_CHECKS,
+        ROLES: "role VARCHAR, name VARCHAR",
     }
     return {table: definition.format(**types) for table, definition in columns.items()}
 
@@ -127,6 +134,10 @@ class Dialect(Protocol):
 
     def table(self, name: str) -> str:
         """The quoted, fully qualified name."""
+        ...
+
+    def renaming(self, name: str, to: str) -> str:
+        """The statement that renames a table."""
         ...
 
     def text(self, path: str, column: str = "v") -> str:

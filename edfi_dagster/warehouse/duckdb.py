@@ -25,6 +25,7 @@ from edfi_dagster.lake.manifest import PulledFile
 from edfi_dagster.lake.proof import local_copies
 from edfi_dagster.lake.store import LakeStore
 from edfi_dagster.warehouse.contract import (
+    LEDGER_ADDITIONS,
     LONGEST_WAIT_SECONDS,
     LeaseTerms,
     RawTable,
@@ -36,6 +37,7 @@ from edfi_dagster.warehouse.contract import (
     side_tables,
 )
 from edfi_dagster.warehouse.current import view_sql
+from edfi_dagster.warehouse.table_roles import check_names, note_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +63,9 @@ class DuckDBConnection:
 
     def table(self, name: str) -> str:
         return f"{_quoted(self._schema)}.{_quoted(name)}"
+
+    def renaming(self, name: str, to: str) -> str:
+        return f"ALTER TABLE {self.table(name)} RENAME TO {_quoted(to)}"
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._execute(sql, parameters).fetchall()
@@ -201,26 +206,39 @@ class DuckDBWarehouse:
 
     def prepare(self, tables: Sequence[RawTable]) -> list[str]:
         with self.connected() as connection:
-            found = {
-                row[0]
-                for row in connection.rows(
-                    "SELECT table_name FROM information_schema.tables WHERE table_schema = ?", [self._schema]
-                )
-            }
+            found = self._found(connection, all_must_exist=True)
             raw = raw_tables(tables, self._names)
             beside = side_tables(self._names, json="JSON", timestamp="TIMESTAMP")
             views = {f"{table.name}_current" for table in raw if has_current_view(table, self._names)}
-            if found >= {*(table.name for table in raw), *views, *beside}:
-                return []
-            with connection.transaction():
-                for statement in self._makings(connection, tables):
-                    connection.run(statement)
+            if not found >= {*(table.name for table in raw), *views, *beside, *LEDGER_ADDITIONS}:
+                self._make(connection, tables)
+            note_names(connection, self._names)
             return [table.name for table in raw if table.name not in found]
 
     def setup(self, tables: Sequence[RawTable]) -> None:
-        with self.connected() as connection, connection.transaction():
+        with self.connected() as connection:
+            self._found(connection, all_must_exist=False)
+            self._make(connection, tables)
+
+    def _make(self, connection: DuckDBConnection, tables: Sequence[RawTable]) -> None:
+        with connection.transaction():
             for statement in self._makings(connection, tables):
                 connection.run(statement)
+
+    def _found(self, connection: DuckDBConnection, *, all_must_exist: bool) -> set[str]:
+        """The names of tables and views in the schema, and the columns of the ledger.
+
+        Raises WarehouseError where the rows of a shared table lie under another name.
+        """
+        found = connection.rows(
+            """SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = ?
+            UNION ALL SELECT column_name, 'COLUMN' FROM information_schema.columns
+            WHERE table_schema = ? AND table_name = ?""",
+            [self._schema, self._schema, self._names.change_versions],
+        )
+        made = {str(name).lower() for name, kind in found if kind == "BASE TABLE"}
+        check_names(connection, self._names, made, all_must_exist=all_must_exist)
+        return {str(name) for name, _ in found}
 
     def setup_statements(self, tables: Sequence[RawTable]) -> list[str]:
         with closing(duckdb.connect()) as nowhere:
@@ -238,7 +256,8 @@ class DuckDBWarehouse:
         for name, columns in side_tables(names, json="JSON", timestamp="TIMESTAMP").items():
             yield f"CREATE TABLE IF NOT EXISTS {dialect.table(name)} ({columns})"
         versions = dialect.table(names.change_versions)
-        yield f"ALTER TABLE {versions} ADD COLUMN IF NOT EXISTS is_key_changes BOOLEAN"
+        for column, kind in LEDGER_ADDITIONS.items():
+            yield f"ALTER TABLE {versions} ADD COLUMN IF NOT EXISTS {column} {kind}"
         for table in raw:
             if has_current_view(table, names):
                 yield view_sql(dialect, table)

@@ -15,6 +15,7 @@ from edfi_dagster.config import TenantYear
 from edfi_dagster.lake.manifest import Manifest
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RecordKind
+from edfi_dagster.ods.source import Source
 from edfi_dagster.warehouse.contract import Connection, NotCommitted
 
 
@@ -23,6 +24,7 @@ class Entry:
     """One pull, as the ledger knows it. ``low`` is the watermark it started from (None: there was none).
 
     ``newest`` is the watermark it leaves; None for a pull without change versions, which leaves a row but no watermark.
+    ``source`` is where its rows come from; None if that is not known, as for what a bundle made.
     """
 
     pair: TenantYear
@@ -31,6 +33,7 @@ class Entry:
     stamp: datetime
     low: int | None
     newest: int | None
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,29 @@ def watermarks(connection: Connection, pair: TenantYear, name: str | None = None
         [*pair, *([name] if name else [])],
     )
     return {(str(name), kind): int(version) for name, kind, version in found}
+
+
+def sources(connection: Connection, pair: TenantYear) -> Mapping[str, list[Source | None]]:
+    """name → the sources of its active watermarks, None for one without; those of sideloads have none to speak of.
+
+    Of each kind the latest row counts: every pull leaves one.
+    """
+    found = connection.rows(
+        f"""SELECT name, {_KIND}, max_by(coalesce(source, ''), pull_timestamp)
+        FROM {connection.table(connection.names.change_versions)}
+        WHERE {_PAIR} AND is_active AND max_version IS NOT NULL GROUP BY 1, 2""",
+        list(pair),
+    )
+    noted: dict[str, list[Source | None]] = {}
+    for name, _, text in found:
+        if not is_sideload(str(name)):
+            noted.setdefault(str(name), []).append(Source.decode(text) if text else None)
+    return noted
+
+
+def is_sideload(name: str) -> bool:
+    """Whether a bundle gave rows of this name to the warehouse: ``student_assessments__psat``."""
+    return "__" in name
 
 
 def watermark_before(
@@ -167,7 +193,7 @@ def record(connection: Connection, entries: Sequence[Entry]) -> None:
         connection.run(
             f"INSERT INTO {connection.table(connection.names.change_versions)} "
             "(tenant_code, api_year, name, pull_date, pull_timestamp, max_version, is_active, is_deletes, "
-            f"is_key_changes) VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?)'] * len(batch))}",
+            f"is_key_changes, source) VALUES {', '.join(['(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'] * len(batch))}",
             [value for entry in batch for value in _row(entry)],
         )
 
@@ -214,4 +240,5 @@ def _row(entry: Entry) -> list[object]:
         entry.newest is not None,
         entry.kind == DELETES,
         entry.kind == KEY_CHANGES,
+        entry.source.encode() if entry.source else None,
     ]

@@ -32,6 +32,7 @@ from edfi_dagster.warehouse.contract import (
 from edfi_dagster.warehouse.snowflake_session import COMMIT_SECONDS, Session
 from edfi_dagster.warehouse.snowflake_sign_in import sign_in, statement_seconds
 from edfi_dagster.warehouse.snowflake_sql import SnowflakeDialect
+from edfi_dagster.warehouse.table_roles import check_names, note_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -188,21 +189,24 @@ class SnowflakeWarehouse:
         """Make the tables and views that are missing; the names of the tables made.
 
         Raises WarehouseError where ``_meta_change_versions`` is one that Airflow made without ``is_key_changes``, as
-        its owner adds that (``setup``), or where the role may not make what is missing.
+        its owner adds that (``setup``), where the role may not make what is missing, or where rows lie under another name.
         """
         with self.connected() as connection:
-            found = self._found(connection)
+            found = self._found(connection, all_must_exist=True)
             versions = self._names.change_versions
-            if versions.lower() in found and sql.KEY_CHANGES_COLUMN not in found:
+            key_changes = sql.LEDGER_COLUMN.format(sql.KEY_CHANGES_COLUMN)
+            if versions.lower() in found and key_changes not in found:
                 raise WarehouseError(
                     f"table {self._dialect.table(versions)} has no column is_key_changes; run edfi-dagster "
                     "setup-warehouse, which adds it"
                 )
-            self._make(connection, tables, found | {sql.KEY_CHANGES_COLUMN})
+            self._make(connection, tables, found | {key_changes})
+            note_names(connection, self._names)
             return [t.name for t in raw_tables(tables, self._names) if t.name.lower() not in found]
 
     def setup(self, tables: Sequence[RawTable]) -> None:
         with self.connected() as connection:
+            self._found(connection, all_must_exist=False)
             self._make(connection, tables, set())
 
     def setup_statements(self, tables: Sequence[RawTable]) -> list[str]:
@@ -230,22 +234,23 @@ class SnowflakeWarehouse:
                     f"{error}; run edfi-dagster setup-warehouse with a role that may make {making.name}"
                 ) from None
 
-    def _found(self, connection: SnowflakeConnection) -> set[str]:
-        """The names of tables and views in the schema, and ``is_key_changes`` if the ledger has that column."""
+    def _found(self, connection: SnowflakeConnection, *, all_must_exist: bool) -> set[str]:
+        """The names of tables and views in the schema, and the columns of the ledger.
+
+        Raises WarehouseError where the rows of a shared table lie under another name.
+        """
         catalogue = f"{sql.identifier(self._config.database)}.information_schema"
         schema = sql.stored(self._config.schema_name)
         found = connection.rows(
-            f"""SELECT lower(table_name) FROM {catalogue}.tables WHERE table_schema = ?
-            UNION ALL SELECT lower(table_name) FROM {catalogue}.views WHERE table_schema = ?
-            UNION ALL SELECT lower(column_name) FROM {catalogue}.columns
-            WHERE table_schema = ? AND table_name = ? AND column_name = ?""",
-            [
-                *[schema] * 3,
-                self._names.change_versions.upper(),
-                sql.KEY_CHANGES_COLUMN.upper(),
-            ],
+            f"""SELECT lower(table_name), table_type FROM {catalogue}.tables WHERE table_schema = ?
+            UNION ALL SELECT lower(table_name), 'VIEW' FROM {catalogue}.views WHERE table_schema = ?
+            UNION ALL SELECT lower(column_name), 'COLUMN' FROM {catalogue}.columns
+            WHERE table_schema = ? AND table_name = ?""",
+            [*[schema] * 3, self._names.change_versions.upper()],
         )
-        return {str(name) for (name,) in found}
+        made = {str(name) for name, kind in found if kind == "BASE TABLE"}
+        check_names(connection, self._names, made, all_must_exist=all_must_exist)
+        return {sql.LEDGER_COLUMN.format(name) if kind == "COLUMN" else str(name) for name, kind in found}
 
     def _sign_in(self) -> Any:
         return sign_in(self._config, self._tag)

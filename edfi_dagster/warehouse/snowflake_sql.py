@@ -14,6 +14,7 @@ from edfi_dagster.config.warehouse import UNQUOTED, TableNames, stage_parts
 from edfi_dagster.config.warehouse import SnowflakeWarehouse as SnowflakeConfig
 from edfi_dagster.warehouse.contract import (
     LEASES,
+    LEDGER_ADDITIONS,
     RawTable,
     Texts,
     WarehouseError,
@@ -27,6 +28,7 @@ FILE_FORMAT = "EDFI_DAGSTER_JSON"
 INTERNAL_STAGE = "EDFI_DAGSTER_FILES"
 FILES_OF_A_COPY = 1000
 KEY_CHANGES_COLUMN = "is_key_changes"
+LEDGER_COLUMN = "column {} of the change versions"
 
 _RAW_COLUMNS = """tenant_code VARCHAR, api_year INTEGER, pull_date DATE, pull_timestamp TIMESTAMP_NTZ,
 file_row_number INTEGER, filename VARCHAR, name VARCHAR, ods_version VARCHAR, data_model_version VARCHAR, v VARIANT"""
@@ -50,6 +52,9 @@ class SnowflakeDialect:
     def qualified(self, name: str) -> str:
         """The name of something that is ours, such as the file format, in quotes only if database or schema need them."""
         return f"{self._place}.{name}"
+
+    def renaming(self, name: str, to: str) -> str:
+        return f"ALTER TABLE {self.table(name)} RENAME TO {self.table(to)}"
 
     def text(self, path: str, column: str = "v") -> str:
         steps = ".".join(_exactly(step) for step in path.split("."))
@@ -194,9 +199,9 @@ def makings(
     for name, definition in columns.items():
         yield Making(name, f"CREATE TABLE IF NOT EXISTS {dialect.table(name)} ({definition})")
     versions = dialect.table(dialect.names.change_versions)
-    yield Making(
-        KEY_CHANGES_COLUMN, f"ALTER TABLE {versions} ADD COLUMN IF NOT EXISTS is_key_changes BOOLEAN"
-    )
+    for column, kind in LEDGER_ADDITIONS.items():
+        adding = f"ALTER TABLE {versions} ADD COLUMN IF NOT EXISTS {column} {kind}"
+        yield Making(LEDGER_COLUMN.format(column), adding)
     for table in wanted:
         if has_current_view(table, dialect.names):
             yield Making(f"{table.name}_current", view_sql(dialect, table, options="COPY GRANTS"))

@@ -54,7 +54,9 @@ def test_nights_leave_the_same_rows_in_snowflake_as_in_duckdb(
     def night(**options: Any) -> None:
         bench.materialize(**options)
         bench.verify()
-        loaded = load_stored(bench.lake, duckdb, PAIR, bench.endpoints, tell=bench.told.append)
+        loaded = load_stored(
+            bench.platform, bench.lake, duckdb, PAIR, bench.endpoints, tell=bench.told.append
+        )
         assert not failures({result.endpoint.name: result for result in loaded})
         assert rows_of(bench.warehouse, bench) == rows_of(duckdb, bench)
 
