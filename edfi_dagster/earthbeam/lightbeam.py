@@ -8,8 +8,10 @@ again after 429, and asks for ever where a descriptor may not be read. All of th
 from __future__ import annotations
 
 import re
+import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +34,7 @@ from edfi_dagster.earthbeam.scrubbing import scrubbed
 from edfi_dagster.earthbeam.sent import SentState, record_files
 from edfi_dagster.earthbeam.target import Target
 from edfi_dagster.earthbeam.token_relay import TokenRelay
+from edfi_dagster.ods.network import certificates
 from edfi_dagster.ods.session import OdsSession
 
 Command = Literal["validate", "send", "delete"]
@@ -72,11 +75,12 @@ class Lightbeam:
         """
         selected = self._selected(resources)
         files = [file for name in selected for file in record_files(self.records, name)]
-        cache = self.state.folder / "cache"
-        self.unread.extend(
-            write_descriptors(self.session, files, self.namespaces, self.target.base_url, cache)
-        )
-        return self._run("validate", selected)
+        with self._relay() as relay:
+            base = relay.place(self.target.base_url)
+            self.unread.extend(
+                write_descriptors(self.session, files, self.namespaces, base, self.state.folder / "cache")
+            )
+            return self._ran("validate", selected, relay)
 
     def send(self, resources: Collection[str]) -> tuple[ResourceOutcome, ...]:
         """Send records; what was refused for a passing reason is sent again, by fewer connections.
@@ -112,18 +116,31 @@ class Lightbeam:
         self.state.forget(outcome.resource for outcome in found)
         return found
 
+    @contextmanager
+    def _relay(self) -> Iterator[TokenRelay]:
+        with TokenRelay(self.session, self.target.base_url) as relay:
+            yield relay
+        if relay.forwards:
+            # Lightbeam keeps megabytes for each address of an ODS, and that of a relay does not come again.
+            shutil.rmtree(self.state.folder / "cache", ignore_errors=True)
+
     def _run(self, command: Command, selected: Sequence[str]) -> tuple[ResourceOutcome, ...]:
+        with self._relay() as relay:
+            return self._ran(command, selected, relay)
+
+    def _ran(
+        self, command: Command, selected: Sequence[str], relay: TokenRelay
+    ) -> tuple[ResourceOutcome, ...]:
         results = self.folder / f"{command}.json"
         results.unlink(missing_ok=True)
-        with TokenRelay(self.session) as relay:
-            ended = run_child(
-                self._argv(command, results, relay.url),
-                folder=self.folder,
-                environment=self._environment(relay),
-                seconds=self.tool.timeout_minutes * 60,
-                log=self.folder / f"{command}.log",
-                watch=Watcher(self.target.base_url),
-            )
+        ended = run_child(
+            self._argv(command, results, relay),
+            folder=self.folder,
+            environment=self._environment(relay),
+            seconds=self.tool.timeout_minutes * 60,
+            log=self.folder / f"{command}.log",
+            watch=Watcher(self.target.base_url),
+        )
         if relay.failure is not None and ended.code != 0:
             raise relay.failure
         if command == "delete":
@@ -140,19 +157,21 @@ class Lightbeam:
     def _environment(self, relay: TokenRelay) -> dict[str, str]:
         environment = scrubbed_environment(self.folder)
         key, secret = relay.credentials
-        no_proxy = ",".join(filter(None, (environment.get("NO_PROXY"), "127.0.0.1")))
+        named = environment.get("no_proxy") or environment.get("NO_PROXY")
+        no_proxy = ",".join(filter(None, (named, "127.0.0.1")))
         return {
             **environment,
+            **_trusting(certificates()),
             "EDFI_API_CLIENT_ID": key,
             "EDFI_API_CLIENT_SECRET": secret,
             "NO_PROXY": no_proxy,
             "no_proxy": no_proxy,
         }
 
-    def _argv(self, command: Command, results: Path, token_url: str) -> list[str]:
+    def _argv(self, command: Command, results: Path, relay: TokenRelay) -> list[str]:
         options = self.options
         config = self.folder / "lightbeam.yaml"
-        config.write_text(yaml.safe_dump(self._configuration(token_url)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(self._configuration(relay)), encoding="utf-8")
         argv = [find_tool(self.tool.path), command, "-c", str(config), "--results-file", str(results)]
         argv += ["-s", options.selector] if options.selector else []
         # A deletion skips what it knows as sent, which is just what is to be deleted.
@@ -163,7 +182,7 @@ class Lightbeam:
             argv += ["-r", ",".join(map(str, options.resend_status_codes))]
         return argv
 
-    def _configuration(self, token_url: str) -> dict[str, Any]:
+    def _configuration(self, relay: TokenRelay) -> dict[str, Any]:
         by_namespace: dict[str, list[str]] = {}
         for name, namespace in self.namespaces.items():
             by_namespace.setdefault(namespace, []).append(name)
@@ -174,8 +193,11 @@ class Lightbeam:
             "namespace": "ed-fi",
             **({"namespace_overrides": by_namespace} if by_namespace else {}),
             "edfi_api": {
-                **self.target.addresses,
-                "oauth_url": token_url,
+                **{
+                    name: relay.place(value) if isinstance(value, str) else value
+                    for name, value in self.target.addresses.items()
+                },
+                "oauth_url": relay.url,
                 "client_id": "${EDFI_API_CLIENT_ID}",
                 "client_secret": "${EDFI_API_CLIENT_SECRET}",
             },
@@ -222,6 +244,14 @@ class Watcher:
             if len(self._tokens) > _TOKEN_LIMIT:
                 return f"{self._base_url} accepts none of the tokens that it gives (401); look at its clock and load balancer"
         return None
+
+
+def _trusting(trusted: str | bool) -> dict[str, str]:
+    """The variables of both libraries that Lightbeam asks with, requests and aiohttp."""
+    if not isinstance(trusted, str):
+        return {}
+    own = "SSL_CERT_DIR" if Path(trusted).is_dir() else "SSL_CERT_FILE"
+    return {"REQUESTS_CA_BUNDLE": trusted, own: trusted}
 
 
 def _matches(name: str, pattern: str) -> bool:

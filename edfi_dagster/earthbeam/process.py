@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edfi_dagster.earthbeam.errors import ToolFailed, ToolTimedOut
+from edfi_dagster.ods.network import CERTIFICATES, PROXIES
 
 # What a program needs to find its files, certificates and proxies; nothing else of our environment is passed on.
-PASSED_ON = (
-    "PATH", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
-    "http_proxy", "https_proxy", "no_proxy", "TZ",
-)  # fmt: skip
+PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "SSL_CERT_DIR", "TZ", *CERTIFICATES, *PROXIES)
 _FIRST_LOOK, _LONGEST_LOOK = 0.02, 0.25
 _GRACE_SECONDS = 3.0
 # Told of each line of the standard error as it is written; a sentence ends the process.

@@ -7,7 +7,6 @@ was never read from one whose answer was lost. No redirect is followed and no .n
 from __future__ import annotations
 
 import logging
-import os
 import re
 import ssl
 import threading
@@ -21,11 +20,11 @@ from urllib.parse import urlsplit
 import msgspec
 import requests
 import urllib3
-from requests.utils import get_environ_proxies
 
 from edfi_dagster.earthbeam.runway_errors import RunwayError, RunwayRefused, RunwayUnreachable
 from edfi_dagster.earthbeam.scrubbing import scrubbed
 from edfi_dagster.ods.answers import NO_JSON, seconds_before_retry
+from edfi_dagster.ods.network import certificates, chain, proxies_for, proxy_failure, refused_by_proxy
 
 ATTEMPTS = 6
 CONNECT_SECONDS, READ_SECONDS = 15.0, 120.0
@@ -40,7 +39,6 @@ _PIECE_BYTES = 1 << 16
 _NO_ADDRESS = (
     "an address that Runway gave is none; look at the job in Runway, and send the file again with force: true"
 )
-_CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _ADDRESS = re.compile(r"\w+://\S+|\?\S+|[\w-]+=\S+")
 
 
@@ -152,6 +150,8 @@ class Http:
         except OSError:
             # How ``requests`` says that there is no such bundle of certificates.
             raise RunwayUnreachable("the certificates that REQUESTS_CA_BUNDLE names cannot be read") from None
+        if refused := refused_by_proxy(reply.status, asking.url, proxies_for(asking.url)):
+            raise RunwayUnreachable(refused.sentence)
         if reply.status in _NOT_DONE or (reply.status >= 500 and reply.status not in _FINAL_5XX):
             told = response.headers.get("Retry-After", "").strip()
             wait = float(told) if told.isdecimal() else 0.0
@@ -171,8 +171,8 @@ class Http:
             prepared,
             stream=True,
             timeout=self._timeouts,
-            verify=_verification(),
-            proxies=get_environ_proxies(asking.url),
+            verify=certificates(),
+            proxies=proxies_for(asking.url),
         )
 
 
@@ -194,13 +194,9 @@ def _content(response: requests.Response, seconds: float) -> bytes:
     return bytes(content)
 
 
-def _verification() -> str | bool:
-    return next((path for name in _CA_BUNDLE_VARIABLES if (path := os.environ.get(name))), True)
-
-
 def _failure(error: Exception, url: str) -> _Failed | RunwayError:
     """What happened, without the address."""
-    parts = list(_chain(error))
+    parts = list(chain(error))
 
     def any_is(*kinds: type[BaseException]) -> bool:
         return any(isinstance(part, kinds) for part in parts)
@@ -210,6 +206,10 @@ def _failure(error: Exception, url: str) -> _Failed | RunwayError:
             f"{_host(url)} is not trusted: its certificate cannot be verified; have this machine trust its issuer "
             "(REQUESTS_CA_BUNDLE)"
         )
+    if at_proxy := proxy_failure(error, url, proxies_for(url)):
+        if at_proxy.is_final:
+            return RunwayUnreachable(at_proxy.sentence)
+        return _Failed(f"{at_proxy.whom}: {at_proxy.reason} ({at_proxy.remedy})", unsure=False)
     if any_is(
         requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema
     ):
@@ -223,13 +223,6 @@ def _failure(error: Exception, url: str) -> _Failed | RunwayError:
     if any_is(requests.Timeout, urllib3.exceptions.TimeoutError):
         return _Failed("time-out", unsure=True)
     return _Failed("connection lost", unsure=True)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    yield error
-    for inner in (*error.args, getattr(error, "reason", None)):
-        if isinstance(inner, BaseException):
-            yield from _chain(inner)
 
 
 def _host(url: str) -> str:

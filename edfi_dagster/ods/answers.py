@@ -79,7 +79,7 @@ class Transient(Exception):
     """May well work if asked again. ``wait`` is what Retry-After said, in seconds.
 
     ``heavy`` tells what may be too much for one answer, ``suffering`` what may be too many requests at once;
-    ``remedy`` is what to do if it stays.
+    ``remedy`` is what to do if it stays; ``whom`` names what failed where that is not the ODS.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Transient(Exception):
         heavy: bool = False,
         suffering: bool = False,
         remedy: str = "",
+        whom: str = "",
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -97,6 +98,7 @@ class Transient(Exception):
         self.heavy = heavy
         self.suffering = suffering
         self.remedy = remedy
+        self.whom = whom
 
 
 class Oversized(Exception):

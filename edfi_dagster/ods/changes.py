@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+from edfi_dagster.ods.answers import Answer, json_object
+from edfi_dagster.ods.errors import UnusableBody
+
 
 @dataclass(frozen=True)
 class ChangeWindow:
@@ -44,6 +47,15 @@ class ChangeWindow:
         pieces = min(pieces, self.high - self.low + 1)
         edges = [self.low + (self.high + 1 - self.low) * n // pieces for n in range(pieces + 1)]
         return [ChangeWindow(start, end - 1) for start, end in pairwise(edges)]
+
+
+def read_newest(answer: Answer) -> int:
+    """The newest change version in an answer of ``availableChangeVersions``, in any casing. Raises UnusableBody."""
+    document = {key.lower(): value for key, value in json_object(answer).items()}
+    newest = document.get("newestchangeversion")
+    if type(newest) is not int or not 0 <= newest < 2**63:
+        raise UnusableBody("availableChangeVersions has no newestChangeVersion")
+    return newest
 
 
 def delta_window(low: int, newest: int, overlap: int) -> ChangeWindow:

@@ -17,6 +17,7 @@ from edfi_dagster.ods.errors import (
     TooHeavy,
     UnusableBody,
 )
+from edfi_dagster.ods.network import ProxyFailure
 from edfi_dagster.ods.transport import Untrusted
 
 T = TypeVar("T")
@@ -56,6 +57,8 @@ class Retries:
                 raise self._too_large(error, endpoint, failures + 1, lighter, wanted) from None
             except Untrusted as error:
                 raise self._untrusted(error) from None
+            except ProxyFailure as error:
+                raise OdsNotReady(error.sentence, pair=self._pair) from None
             except (Transient, UnusableBody) as error:
                 failures += 1
                 heavy = heavy + 1 if isinstance(error, Transient) and error.heavy else 0
@@ -73,7 +76,10 @@ class Retries:
         kind: type[EdFiError] = OdsDown if error.reason == NO_CONNECTION else OdsUnreachable
         if isinstance(error, UnusableBody) and not wanted:
             kind = UnusableBody
-        return self._error(kind, f"{wanted}{error.reason}", endpoint, attempts, error.remedy)
+        whom = error.whom if isinstance(error, Transient) else ""
+        return self._error(
+            kind, f"{wanted}{error.reason}", endpoint, attempts, whom=whom, remedy=error.remedy
+        )
 
     def _too_large(
         self, error: Oversized, endpoint: str | None, attempts: int, lighter: bool, wanted: str
@@ -93,9 +99,16 @@ class Retries:
         )
 
     def _error(
-        self, kind: type[EdFiError], reason: str, endpoint: str | None, attempts: int, remedy: str = ""
+        self,
+        kind: type[EdFiError],
+        reason: str,
+        endpoint: str | None,
+        attempts: int,
+        *,
+        whom: str = "",
+        remedy: str = "",
     ) -> EdFiError:
         times = f"{attempts} attempts" if attempts > 1 else "1 attempt"
-        host = urlsplit(self._base).netloc.rpartition("@")[2]
-        said = f"{reason} from {host}, {times}{f'; {remedy}' if remedy else ''}"
+        whom = whom or urlsplit(self._base).netloc.rpartition("@")[2]
+        said = f"{reason} from {whom}, {times}{f'; {remedy}' if remedy else ''}"
         return kind(said, pair=self._pair, endpoint=endpoint)

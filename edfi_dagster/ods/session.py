@@ -14,6 +14,9 @@ What each fault leads to:
     more than 512 MiB after decompression, or   none                                  RequestRefused; TooHeavy
       4 MiB of a token or the root document
     certificate not to be verified              none                                  OdsNotReady
+    a proxy that cannot be reached              retry                                 OdsDown, which names it
+    a proxy that does not reach the ODS         retry                                 OdsUnreachable
+    a proxy that wants a password (407)         none                                  OdsNotReady
     any other TLS failure                       retry                                 OdsUnreachable
     200 that is cut, no JSON (an HTML page),    retry; a wrong Content-Type alone is  UnusableBody
       or foreign JSON                           harmless
@@ -76,6 +79,7 @@ from edfi_dagster.ods.answers import (
     parsed,
 )
 from edfi_dagster.ods.budget import Budget
+from edfi_dagster.ods.changes import read_newest
 from edfi_dagster.ods.discovery import Area, Discovery, addresses, read_discovery, undocumented
 from edfi_dagster.ods.errors import (
     OdsNotReady,
@@ -217,17 +221,9 @@ class OdsSession:
 
         Raises OdsNotReady where the ODS does not publish it.
         """
-
-        def parse(answer: Answer) -> int:
-            document = {key.lower(): value for key, value in json_object(answer).items()}
-            newest = document.get("newestchangeversion")
-            if type(newest) is not int or not 0 <= newest < 2**63:
-                raise UnusableBody("availableChangeVersions has no newestChangeVersion")
-            return newest
-
         try:
             url = f"{self.url('changeQueries')}/availableChangeVersions"
-            return self.get(url, {}, parse, largest=LARGEST_STATEMENT_BYTES)
+            return self.get(url, {}, read_newest, largest=LARGEST_STATEMENT_BYTES)
         except RequestRefused as error:
             raise OdsNotReady(
                 f"the ODS does not tell its newest change version (HTTP {error.status} from "
@@ -241,6 +237,13 @@ class OdsSession:
         Raises what asking for a token raises: WrongCredentials, OdsUnreachable, OdsNotReady.
         """
         return self._token_lease().get().value
+
+    def forward(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+        """The answer, whatever its status, to one request of a program that speaks in our name.
+
+        Raises Transient, Oversized, Untrusted, ProxyFailure.
+        """
+        return self._send(method, url, headers, "", body=body)
 
     def start_snapshot(self) -> None:
         """Read the ODS's latest snapshot from now on: data and change queries, to the end of the session.

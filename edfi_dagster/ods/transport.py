@@ -11,20 +11,18 @@ from __future__ import annotations
 
 import http.client
 import io
-import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, TypedDict, Unpack
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
-from requests.utils import get_environ_proxies
 
 from edfi_dagster.ods.answers import (
     NO_CONNECTION,
@@ -33,6 +31,16 @@ from edfi_dagster.ods.answers import (
     Transient,
     with_slash,
     without_mark,
+)
+from edfi_dagster.ods.network import (
+    ProxyFailure,
+    certificates,
+    chain,
+    is_socks,
+    proxies_for,
+    proxy_failure,
+    refused_by_proxy,
+    through,
 )
 
 # An answer may take so many times what may pass between two of its parts.
@@ -46,7 +54,6 @@ LARGEST_STATEMENT_BYTES = 4 * 2**20
 _LARGEST_COMPLAINT_BYTES = 2**20
 # Measured: larger ones cost more where an answer is compressed.
 _PIECE_BYTES = 2**16
-_CA_BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 class Untrusted(Exception):
@@ -81,8 +88,9 @@ class Transport:
     ) -> None:
         self._timeouts = timeouts
         self._largest = largest
-        self._verify = _verification() if verify else False
-        self._proxies = get_environ_proxies(base_url)
+        self._verify = certificates() if verify else False
+        # By scheme and host: a token may come from another one, which NO_PROXY treats in its own way.
+        self._proxies: dict[str, dict[str, str]] = {}
         self._adapter = _Adapter(pool_maxsize=connections)
         if not verify:
             # The configuration says so; said once more with every request it would only hide other warnings.
@@ -104,7 +112,7 @@ class Transport:
         """The answer, whatever its status; that of an error without a body which is long.
 
         A redirect that only adds or takes away the slash at the end of the path is followed, once, on the same host.
-        Raises Transient, Oversized or Untrusted.
+        Raises Transient, Oversized, Untrusted, or ProxyFailure where trying again would not change it.
         """
         answer = self._send(method, url, headers, params, body, bounds)
         slashed = with_slash(answer, url)
@@ -127,19 +135,22 @@ class Transport:
             request.headers["Content-Length"] = str(len(body))
         connect, read = self._timeouts
         timeouts = (connect, read * HURRIED_SHARE if bounds.get("hurried") else read)
+        proxies = self._proxies_to(url)
         try:
             request.url = f"{_canonical(url)}?{urlencode(params)}" if params else _canonical(url)
             response = self._adapter.send(
-                request, stream=True, timeout=timeouts, verify=self._verify, proxies=self._proxies
+                request, stream=True, timeout=timeouts, verify=self._verify, proxies=proxies
             )
             try:
                 content = self._content(response, min(bounds.get("largest", self._largest), self._largest))
+                if refused := refused_by_proxy(response.status_code, url, proxies):
+                    raise refused
                 return Answer(without_mark(content), response.headers, response.status_code)
             finally:
                 # What was read to its end has gone back to the pool already; anything else is not used again.
                 response.raw.close()
         except requests.RequestException as error:
-            raise _failure(error) from None
+            raise _at_proxy(error, url, proxies) or _failure(error, whom=through(url, proxies)) from None
         except urllib3.exceptions.HTTPError as error:
             raise _failure(error, cut=True) from None
         except ValueError as error:
@@ -148,6 +159,12 @@ class Transport:
         except OSError as error:
             # How ``requests`` says that there is no such bundle of certificates.
             raise Untrusted(str(error)) from None
+
+    def _proxies_to(self, url: str) -> dict[str, str]:
+        place = "://".join(urlsplit(url)[:2])
+        if place not in self._proxies:
+            self._proxies[place] = proxies_for(url)
+        return self._proxies[place]
 
     def _content(self, response: requests.Response, largest: int) -> bytes:
         if response.status_code < 400:
@@ -178,22 +195,17 @@ def _oversized(response: requests.Response, largest: int) -> Oversized:
     return Oversized(f"the answer is larger than {largest >> 20} MiB", response.status_code)
 
 
-def _verification() -> str | bool:
-    """The bundle of certificates that the environment names, as ``requests`` looks for it, else its own."""
-    return next((path for name in _CA_BUNDLE_VARIABLES if (path := os.environ.get(name))), True)
-
-
 @lru_cache(maxsize=4096)
 def _canonical(url: str) -> str:
     return requests.Request("GET", url).prepare().url or url
 
 
-def _failure(error: Exception, *, cut: bool = False) -> Transient | Untrusted:
+def _failure(error: Exception, *, cut: bool = False, whom: str = "") -> Transient | Untrusted:
     """What happened, without the URL: query parameters may hold a student's identifier.
 
-    ``cut`` tells that the answer had begun.
+    ``cut`` tells that the answer had begun; ``whom`` is as in Transient.
     """
-    parts = list(_chain(error))
+    parts = list(chain(error))
 
     def any_is(*kinds: type[BaseException]) -> bool:
         return any(isinstance(part, kinds) for part in parts)
@@ -201,23 +213,30 @@ def _failure(error: Exception, *, cut: bool = False) -> Transient | Untrusted:
     if any_is(ssl.SSLCertVerificationError):
         return Untrusted("its certificate cannot be verified")
     if any_is(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
-        return Transient(NO_CONNECTION, suffering=True)
+        return Transient(NO_CONNECTION, suffering=True, whom=whom)
     if any_is(requests.Timeout, urllib3.exceptions.TimeoutError):
-        return Transient("time-out", heavy=True, suffering=True)
+        return Transient("time-out", heavy=True, suffering=True, whom=whom)
     if any_is(ssl.SSLError, urllib3.exceptions.SSLError, requests.exceptions.SSLError):
-        return Transient("TLS failure (check the certificate, or verify_ssl)")
+        return Transient("TLS failure (check the certificate, or verify_ssl)", whom=whom)
     if cut:
         return Transient("answer cut off")
     if isinstance(error, requests.ConnectionError):
-        return Transient(NO_CONNECTION)
-    return Transient(type(error).__name__)
+        return Transient(NO_CONNECTION, whom=whom)
+    return Transient(type(error).__name__, whom=whom)
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    yield error
-    for inner in (*error.args, getattr(error, "reason", None)):
-        if isinstance(inner, BaseException):
-            yield from _chain(inner)
+def _at_proxy(
+    error: Exception, url: str, proxies: dict[str, str]
+) -> Transient | Untrusted | ProxyFailure | None:
+    """What went wrong at the proxy, if that is where it went wrong; a certificate is judged like any other."""
+    if any(isinstance(part, ssl.SSLCertVerificationError) for part in chain(error)):
+        return None
+    failure = proxy_failure(error, url, proxies)
+    if failure is None or failure.is_final:
+        return failure
+    return Transient(
+        NO_CONNECTION if failure.is_down else failure.reason, whom=failure.whom, remedy=failure.remedy
+    )
 
 
 class _Limited(io.RawIOBase):
@@ -276,5 +295,28 @@ class _Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **options)
-        manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+        manager.pool_classes_by_scheme = (
+            _socks_pools() if is_socks(proxy) else {"http": _HttpPool, "https": _HttpsPool}
+        )
         return manager
+
+
+@lru_cache(maxsize=1)
+def _socks_pools() -> dict[str, type[urllib3.HTTPConnectionPool]]:
+    from urllib3.contrib import socks  # warns where PySocks is missing, so only where a proxy needs it
+
+    class Http(socks.SOCKSConnection):
+        response_class = _Response
+        debuglevel = 0
+
+    class Https(socks.SOCKSHTTPSConnection):
+        response_class = _Response
+        debuglevel = 0
+
+    class HttpPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Http
+
+    class HttpsPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Https
+
+    return {"http": HttpPool, "https": HttpsPool}

@@ -65,6 +65,8 @@ class RunwayStandIn:
         self.wraps_lists = False
         self.failing: set[str] = set()
         self.polls_until_done = 1
+        # Where it is reached, if that is not its own address.
+        self.address: str | None = None
         self._server = _Server(self._answer)
 
     def __enter__(self) -> RunwayStandIn:
@@ -76,7 +78,7 @@ class RunwayStandIn:
 
     @property
     def url(self) -> str:
-        return self._server.url
+        return self.address or self._server.url
 
     def config(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Runway:
         """An ``earthbeam.runway`` block for this server; its id and secret are in the environment."""

@@ -77,17 +77,18 @@ def write_lines(file: Path, records: Iterable[dict[str, Any]]) -> None:
 
 @contextmanager
 def sending(bench: Bench, **settings: Any) -> Iterator[Sending]:
-    """``settings`` of ``lightbeam``, the bundle's and the tool's; nobody waits between attempts."""
+    """``settings`` of ``lightbeam``, the bundle's and the tool's, and ``base_url`` in place of the bench's; nobody waits between attempts."""
     tool = {name: settings.pop(name) for name in ("path", "timeout_minutes", "pool_size") if name in settings}
+    base_url = settings.pop("base_url", None)
     folder = bench.folder / "sending"
     for part in ("outputs", "state", "scratch"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    session = sending_session(bench.platform.ods(PAIR), PAIR)
+    session = sending_session(bench.platform.ods(PAIR), PAIR, base_url=base_url)
     try:
         lightbeam = Lightbeam(
             LightbeamTool(**tool),
             LightbeamOptions(**settings),
-            find_target(session),
+            find_target(session, base_url=base_url),
             folder / "outputs",
             SentState(folder / "state"),
             folder / "scratch",
