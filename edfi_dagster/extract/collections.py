@@ -86,8 +86,8 @@ class Collections:
         return {**self._options(endpoint).query_parameters, **self._of_year(endpoint)}
 
     def profile(self, endpoint: Endpoint) -> str:
-        """The profile configured for the endpoint's records, "" for none."""
-        return self._options(endpoint).profile or ""
+        """The profile configured for the endpoint's records, in lower case; "" for none."""
+        return (self._options(endpoint).profile or "").lower()
 
     def _options(self, endpoint: Endpoint) -> ResolvedOptions:
         kind: EndpointKind = "descriptors" if endpoint.is_descriptor else "resources"

@@ -238,18 +238,29 @@ def test_13_filter_added_or_changed_leaves_only_what_passes_it(hosted: MakeBench
     assert not bench.materialize()["students"].full
 
 
-def test_13_profile_that_is_added_or_taken_out_refreshes(hosted: MakeBench) -> None:
+def test_13_profile_that_is_exchanged_or_taken_out_refreshes(
+    hosted: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = hosted("students", "sessions")
-    bench.materialize()
-    bench.configure(lambda d: d["extract"]["resources"].update(students={"profile": "Narrow"}))
-    bench.server.faults.add("/metadata/", status=404)  # whatever the host says of it: not ours to know here
-    results = bench.materialize()
-    assert (results["students"].full, results["sessions"].full) == (True, False)
-    assert "the profile was none and is Narrow" in warnings(bench)[0]
-    bench.configure(lambda d: d["extract"]["resources"].update(students={}))
-    assert bench.materialize()["students"].full
-    assert "the profile was Narrow and is none" in warnings(bench)[0]
-    bench.server.faults.clear()
+    kept = {"Names": {"ed-fi/students": ["firstName"]}, "Dates": {"ed-fi/students": ["birthDate"]}}
+
+    def read_by(**profile: str) -> str:
+        bench.configure(lambda d: d["extract"]["resources"].update(students=profile))
+        results = bench.materialize()
+        assert (results["students"].full, results["sessions"].full) == (True, False)
+        return warnings(bench)[0]
+
+    bench.materialize(["sessions"])
+    with monkeypatch.context() as assigned:
+        assigned.setattr(bench.store.oddities, "profiles", kept)
+        bench.configure(lambda d: d["extract"]["resources"].update(students={"profile": "Names"}))
+        bench.materialize()
+        assert all("firstName" in row for row in bench.current("students").values())
+        assert "the profile was names and is dates" in read_by(profile="Dates")
+        assert not any("firstName" in row for row in bench.current("students").values())
+        bench.configure(lambda d: d["extract"]["resources"].update(students={"profile": "DATES"}))
+        assert not bench.materialize()["students"].full
+    assert "the profile was dates and is none" in read_by()
     verify_of(bench, ODS)
 
 
