@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from edfi_dagster.config.errors import printable
 
 _NAMED = 3
+_NOTHING_TO_DO = ("none", "not needed", "no switch", "always")
 
 
 class Left(NamedTuple):
@@ -48,8 +49,10 @@ class Report:
         return {"env": variable}
 
     def comments(self) -> Iterator[str]:
-        """What could not be carried over, as lines of the written file."""
-        for left, paths in self.left.items():
+        """What could not be carried over, as lines of the written file; what asks for nothing comes last."""
+        for left, paths in sorted(
+            self.left.items(), key=lambda item: item[0].instead.startswith(_NOTHING_TO_DO)
+        ):
             yield f"# {left.file}, {some(paths)}: {left.what}: {left.instead.replace('`', '')}"
 
     def document(self) -> dict[str, Any]:

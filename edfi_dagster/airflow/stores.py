@@ -80,7 +80,7 @@ def lake(named: Named, report: Report, file: str) -> Block | None:
         return None
     bucket, _, prefix = _bucket(connection).partition("/")
     if not bucket:
-        why = "names no bucket (schema)" if connection else "is not among the connections"
+        why = "names no bucket (schema)" if connection else "is not among those given"
         report.leave("bucket", f"{name} {why}; write lake.bucket, and take lake.endpoint_url out", name, file)
         return {"kind": "s3", "bucket": CHANGE_ME, "endpoint_url": f"https://{_NOWHERE}"}
     assert connection is not None
@@ -132,7 +132,7 @@ def warehouse(named: Named, report: Report, file: str) -> Block | None:
         return None
     account = _account(connection) if connection else ""
     if not account:
-        why = "names no account" if connection else "is not among the connections"
+        why = "names no account" if connection else "is not among those given"
         todo = "write warehouse.account and user, and take warehouse.host out"
         report.leave("account", f"{name} {why}; {todo}", name, file)
     block: Block = {"kind": "snowflake", "account": account or CHANGE_ME}

@@ -106,7 +106,7 @@ class TenantYears:
 
     def _base_url(self, name: str, connection: Connection | None, is_named: bool) -> str:
         """The API's root; an address that leads nowhere if it is not known."""
-        why = "is not among the connections"
+        why = "is not among those given"
         if connection is not None and connection.type not in _ED_FI_TYPES:
             why = f"is of kind {connection.type}, which no ODS is"
         elif connection is not None and not connection.host:
@@ -117,7 +117,7 @@ class TenantYears:
             except ValidationError as error:
                 why = f"has a host that {_reason(error)}"
         if is_named:
-            self._report.leave("host", f"connection {name} {why}; write base_url", name, self._file)
+            self._report.leave("host", f"the connection {why}; write base_url", name, self._file)
         host = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60].strip("-") or "ods"
         return f"https://{host}.invalid/api"
 

@@ -114,7 +114,12 @@ def _text(translation: Translation, origin: Path) -> str:
             head.append(f"# Write {block} by hand; until then it is {meanwhile}.")
     blocks = [dump_yaml({name: block}) for name, block in translation.document.items()]
     tail = (
-        ["# Could not be carried over from Airflow; take a line out once it is done.", *left] if left else []
+        [
+            "# Could not be carried over from Airflow (import-airflow --json lists every path). Take a line out once it is done.",
+            *left,
+        ]
+        if left
+        else []
     )
     return "\n".join([*head, "", *blocks, *tail]) + ("\n" if tail else "")
 

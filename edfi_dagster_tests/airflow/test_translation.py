@@ -207,7 +207,11 @@ def test_without_connections_it_validates_and_says_what_to_write(tmp_path: Path)
     assert platform.ods(TenantYear("lakeview", 2025)).base_url == "https://edfi-lakeview-2025.invalid/api"
     assert platform.extract.resources.all and platform.extract.descriptors.all
     told = lines_left(translation)
-    for words in ("connection edfi_lakeview_2025 is not", "write lake.bucket", "write warehouse.account"):
+    for words in (
+        "the connection is not among those given; write base_url",
+        "write lake.bucket",
+        "write warehouse.account",
+    ):
         assert words in told
     assert translation.document["lake"]["endpoint_url"] == "https://change-me.invalid"
     assert translation.document["warehouse"]["host"] == "change-me.invalid"

@@ -257,7 +257,7 @@ def test_snapshots_of_a_connection_are_taken(tmp_path: Path, value: object) -> N
 @pytest.mark.parametrize(
     ("connection", "why"),
     [
-        (None, "is not among the connections"),
+        (None, "is not among those given"),
         ({"conn_type": "http"}, "names no host"),
         ({"conn_type": "snowflake", "host": "h.org"}, "is of kind snowflake"),
         ({"conn_type": "http", "host": "https://key:s3cret@h.org/api"}, "holds a user or password"),
@@ -272,7 +272,7 @@ def test_an_ods_without_an_address_gets_one_that_leads_nowhere(
     document, told = with_connections(tmp_path, **({"ods": connection} if connection else {}))
     assert document["tenants"]["a"]["years"][2025]["base_url"] == "https://ods.invalid/api"
     (line,) = [line for line in told.splitlines() if "write base_url" in line]
-    assert line.startswith("# connections.json, ods: host: connection ods ") and why in line
+    assert line.startswith("# connections.json, ods: host: the connection ") and why in line
     assert "s3cret" not in told + str(document)
 
 

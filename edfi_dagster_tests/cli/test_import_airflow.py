@@ -221,7 +221,7 @@ def test_what_cannot_be_carried_over_is_one_list_and_stands_in_the_file(
         said,
         [
             "airflow_config_prod.yml, edfi_resource_dags.Nothing: tenant: declares no school year that could be imported;",
-            "connections.json, nowhere: host: connection nowhere is not among the connections; write base_url",
+            "connections.json, nowhere: host: the connection is not among those given; write base_url",
             "connections.json, lake: connection of Azure (wasb): there is no lake of this kind; write lake by hand.",
             "connections.json, db: connection of Databricks (databricks): there is no warehouse of this kind;",
             "airflow_config_prod.yml, edfi_resource_dags.a|b: a|b: tenant code 'a|b' holds '|', which breaks paths",
