@@ -155,6 +155,9 @@ def _session(named: Named, connection: Connection, report: Report, file: str) ->
             block[key] = value
     if connection.schema:
         block["schema"] = connection.schema
+    for key, usual in (("database", "raw"), ("schema", "edfi3")):
+        if key not in block:
+            report.leave(key, f"is not given; write warehouse.{key} unless it is {usual}", named.id, file)
     if database := connection.option("database"):
         block["stage"] = f"{database}.util.airflow_stage"
     if _SECRET_KEYS & {key.rpartition("__")[2] for key in connection.hidden}:

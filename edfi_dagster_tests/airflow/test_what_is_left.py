@@ -289,6 +289,22 @@ def test_several_snowflakes_are_told_unless_they_are_one(tmp_path: Path) -> None
     assert "a configuration of their own" in told and "db_b" not in told
 
 
+def test_a_snowflake_that_names_no_account_database_or_schema_is_told(tmp_path: Path) -> None:
+    document, told = with_connections(tmp_path, db={"conn_type": "snowflake", "password": "s3cret"})
+    assert document["warehouse"]["host"] == "change-me.invalid"
+    for words in (
+        "write warehouse.account",
+        "write warehouse.user",
+        "unless it is raw",
+        "unless it is edfi3",
+    ):
+        assert words in told
+    address = {"conn_type": "snowflake", "host": "https://ab12345.us-east-2.aws.snowflakecomputing.com"}
+    document, _ = with_connections(tmp_path, db=address)
+    assert document["warehouse"]["account"] == "ab12345.us-east-2.aws"
+    assert "host" not in document["warehouse"]
+
+
 def test_a_token_of_slack_needs_a_channel(tmp_path: Path) -> None:
     dags = "  a: {2025: {edfi_conn_id: x, slack_conn_id: slack}}\n"
     document, told = with_connections(tmp_path, dags, slack={"conn_type": "slack", "password": "xoxb-s3cret"})
