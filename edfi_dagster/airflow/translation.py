@@ -24,21 +24,26 @@ _LAKES = ("object_storage_conn_id", "s3_conn_id", "adls_conn_id")
 _WAREHOUSES = ("database_conn_id", "snowflake_conn_id", "databricks_conn_id")
 _TYPES = {"adls_conn_id": "adls", "databricks_conn_id": "databricks"}
 _RUN_TYPES = {"bulk", "default", "dynamic"}
+FILES = {
+    "config": "airflow_config.yml",
+    "resources": "edfi_resources.yml",
+    "descriptors": "edfi_descriptors.yml",
+    "connections": "connections",
+}
 
 
 @dataclass(frozen=True)
 class Airflow:
     """What there is of the project: its YAML, the two lists of endpoints where there are such, its connections.
 
-    ``file`` and ``connections_file`` are what the report calls the files of the YAML and of the connections.
+    ``files`` is what the report calls the file of each part.
     """
 
     config: Mapping[Any, Any]
     resources: Mapping[Any, Any] | None = None
     descriptors: Mapping[Any, Any] | None = None
     connections: Mapping[str, Connection] = field(default_factory=dict)
-    file: str = "airflow_config.yml"
-    connections_file: str = "connections"
+    files: Mapping[str, str] = field(default_factory=lambda: FILES)
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def translate(airflow: Airflow, *, local: bool = False) -> Translation:
 class _Translator:
     def __init__(self, airflow: Airflow, local: bool) -> None:
         self._airflow, self._local = airflow, local
-        self._report = Report(airflow.file)
+        self._report = Report(airflow.files["config"])
         self._dags = dict(self._declared())
         if not self._dags:
             raise ConfigError(
@@ -76,7 +81,11 @@ class _Translator:
         self._leave_blocks()
         endpoints = self._endpoints()
         years = TenantYears(
-            self._airflow.connections, endpoints, self._report, self._variable, self._airflow.connections_file
+            self._airflow.connections,
+            endpoints,
+            self._report,
+            self._variable,
+            self._airflow.files["connections"],
         )
         tenants: dict[str, Any] = {}
         for (tenant, year), dag in self._dags.items():
@@ -89,8 +98,8 @@ class _Translator:
         if tables := stores.tables(self._shared(*stores.TABLE_ARGUMENTS), self._report):
             document["tables"] = tables
         self._report.remark("crons are Airflow's UTC: with another timezone, change them as well", "timezone")
-        files: dict[str, str] = {kind: f"edfi_{kind}.yml" for kind in ENDPOINT_KINDS}
-        files |= dict.fromkeys(("lake", "warehouse", "slack"), self._airflow.connections_file)
+        files: dict[str, str] = {kind: self._airflow.files[kind] for kind in ENDPOINT_KINDS}
+        files |= dict.fromkeys(("lake", "warehouse", "slack"), self._airflow.files["connections"])
         return Translation(accepted({**document, "tenants": tenants}, self._report, files), self._report)
 
     # -- what the file declares ---------------------------------------------------------------------------
@@ -144,7 +153,7 @@ class _Translator:
             ENDPOINT_KINDS, (self._airflow.resources, self._airflow.descriptors), strict=True
         ):
             if listed is not None:
-                file = f"edfi_{kind}.yml"
+                file = self._airflow.files[kind]
                 endpoints.add(self._settled(listed, "", file), kind, kind, file)
             for (tenant, year), dag in self._dags.items():
                 if own := dag.get(argument := f"{kind[:-1]}_configs"):
@@ -154,7 +163,7 @@ class _Translator:
 
     def _stores(self) -> dict[str, Any]:
         document: dict[str, Any] = {"lake": stores.LOCAL_LAKE, "warehouse": stores.LOCAL_WAREHOUSE}
-        file = self._airflow.connections_file
+        file = self._airflow.files["connections"]
         if not self._local:
             types = self._shared("object_storage_type", "database_type")
             document = {
@@ -210,7 +219,7 @@ class _Translator:
             extract[kind] = endpoints.selection(kind)
             on, off = endpoints.count(kind)
             if on or off:
-                self._report.take(f"edfi_{kind}.yml", f"extract.{kind}: {on} on, {off} off", "all")
+                self._report.take(self._airflow.files[kind], f"extract.{kind}: {on} on, {off} off", "all")
         return extract
 
     def _shared(self, *names: str) -> dict[str, str]:

@@ -27,28 +27,42 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _UNTIL_WRITTEN = {"lake": "the folder data/lake", "warehouse": "data/warehouse.duckdb"}
 
 
+def _print_arguments(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+    from edfi_dagster.airflow.arguments import markdown
+
+    if is_wanted:
+        click.echo(markdown(), nl=False)
+        context.exit()
+
+
 @click.command("import-airflow", short_help="Write a configuration from edu_edfi_airflow's.")
-@click.argument("airflow_config", type=_FILE, required=False)
+@click.argument("airflow_config", type=_FILE)
 @click.option("--resources", type=_FILE, help="Else edfi_resources.yml beside it.")
 @click.option("--descriptors", type=_FILE, help="Else edfi_descriptors.yml beside it.")
 @click.option("--connections", type=_FILE, help="Export of Airflow's connections (JSON, YAML or .env).")
 @click.option("--local", is_flag=True, help="Lake in a folder and DuckDB, to try it beside Airflow.")
 @click.option("--offline", is_flag=True, help="Do not ask the ODSs for their data standard.")
 @click.option("--force", is_flag=True, help="Write over what an earlier import wrote.")
-@click.option("--arguments", is_flag=True, help="Print every argument of Airflow's and its place here.")
+@click.option(
+    "--arguments",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_arguments,
+    help="Print every argument of Airflow's and its place here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 @click.pass_context
 @told
 def import_airflow(
     context: click.Context,
-    airflow_config: Path | None,
+    airflow_config: Path,
     resources: Path | None,
     descriptors: Path | None,
     connections: Path | None,
     local: bool,
     offline: bool,
     force: bool,
-    arguments: bool,
     as_json: bool,
 ) -> None:
     """Turn AIRFLOW_CONFIG (airflow_config_*.yml of the EDU project template) into edfi_dagster.yaml, and list what could
@@ -60,23 +74,21 @@ def import_airflow(
     """
     from edfi_dagster.airflow import Airflow, read_connections, read_yaml, translate
 
-    if arguments:
-        from edfi_dagster.airflow.arguments import markdown
-
-        click.echo(markdown(), nl=False)
-        return
-    if airflow_config is None:
-        raise click.UsageError("Missing argument 'AIRFLOW_CONFIG'.")
     config = Path(context.obj or CONFIG_FILE).absolute()
     check_free([config, config.parent / ENV_EXAMPLE], force=force)
     beside = airflow_config.parent
+    files = {
+        "config": airflow_config,
+        "resources": resources or beside / "edfi_resources.yml",
+        "descriptors": descriptors or beside / "edfi_descriptors.yml",
+        "connections": connections or Path("connections"),
+    }
     airflow = Airflow(
         read_yaml(airflow_config),
-        _listed(resources, beside / "edfi_resources.yml"),
-        _listed(descriptors, beside / "edfi_descriptors.yml"),
+        _listed(files["resources"], resources),
+        _listed(files["descriptors"], descriptors),
         read_connections(connections) if connections else {},
-        airflow_config.name,
-        connections.name if connections else "connections",
+        {part: path.name for part, path in files.items()},
     )
     translation = translate(airflow, local=local)
     platform = _parsed(translation, airflow_config, config)
@@ -85,19 +97,18 @@ def import_airflow(
         platform = _parsed(translation, airflow_config, config)
     written = write_start(config, _text(translation, airflow_config), platform, force=force)
     if as_json:
-        files = [str(path) for path in written]
+        names = [str(path) for path in written]
         click.echo(
-            json.dumps({"written": files, **translation.report.document()}, indent=2, ensure_ascii=False)
+            json.dumps({"written": names, **translation.report.document()}, indent=2, ensure_ascii=False)
         )
     else:
         _print(translation.report, config, platform)
 
 
-def _listed(given: Path | None, usual: Path) -> Mapping[Any, Any] | None:
+def _listed(path: Path, given: Path | None) -> Mapping[Any, Any] | None:
     from edfi_dagster.airflow import read_yaml
 
-    path = given or (usual if usual.is_file() else None)
-    return read_yaml(path) if path else None
+    return read_yaml(path) if given or path.is_file() else None
 
 
 def _text(translation: Translation, origin: Path) -> str:

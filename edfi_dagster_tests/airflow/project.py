@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from edfi_dagster.airflow import Airflow, Translation, read_connections, read_yaml, translate
+from edfi_dagster.airflow.translation import FILES
 from edfi_dagster.config import Platform, parse_platform
 
 CONFIG = """
@@ -173,9 +174,8 @@ def translated(folder: Path, *, local: bool = False, **files: Any) -> Translatio
     }
     connections = folder / "connections.json"
     known = read_connections(connections) if connections.exists() else {}
-    airflow = Airflow(
-        read_yaml(path), listed["resources"], listed["descriptors"], known, path.name, connections.name
-    )
+    files = {**FILES, "config": path.name, "connections": connections.name}
+    airflow = Airflow(read_yaml(path), listed["resources"], listed["descriptors"], known, files)
     return translate(airflow, local=local)
 
 
