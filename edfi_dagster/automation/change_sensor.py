@@ -34,9 +34,12 @@ from edfi_dagster.automation.run_history import (
     utc_text,
 )
 from edfi_dagster.config import Platform, TenantYear
+from edfi_dagster.extract.sources import configured_digest
 
 CHANGE_SENSOR = "ods_changes"
 CHANGE_VERSION_TAG = "edfi/change_version"
+SOURCE_TAG = "edfi/source"
+"""A digest of what the configuration said of the pair's sources: with another one, the same version means nothing."""
 INTERVAL_SECONDS = 60
 MOST_ATTEMPTS = 3
 # After the first failure in a row, the second, and so on.
@@ -65,6 +68,8 @@ class ChangeSensor:
         seconds: float,
     ) -> None:
         self._narrow = narrow
+        self._platform = platform
+        self._sources: dict[TenantYear, str] = {}
         self._pairs = tuple(
             pair for pair in platform.pairs() if platform.ods(pair).extract.use_change_version
         )
@@ -117,6 +122,10 @@ class ChangeSensor:
         if running := busy.get(str(partition_key(pair))):
             return f"{pair}: {described(running)}"
         runs = _asked_for(instance, pair)
+        source = self._source(pair)
+        if runs and not _is_of(runs[0], source):
+            reached.pop(pair, None)
+        runs = list(takewhile(lambda run: _is_of(run, source), runs))
         if (version := _last_success(runs)) is not None:
             reached[pair] = version
         # A run that failed may have committed as much as it was asked for.
@@ -151,9 +160,15 @@ class ChangeSensor:
             return f"{pair}: failed {len(failed)} times, tried again after {utc_text(datetime.fromtimestamp(again, UTC))}"
         return None
 
+    def _source(self, pair: TenantYear) -> str:
+        if pair not in self._sources:
+            self._sources[pair] = configured_digest(self._platform, pair)
+        return self._sources[pair]
+
     def _request(self, instance: dg.DagsterInstance, pair: TenantYear, newest: int) -> dg.RunRequest:
-        tags = {CHANGE_VERSION_TAG: str(newest)}
-        same = {**tags, TRIGGER_TAG: Trigger.SENSOR, PARTITION_TAG: str(partition_key(pair))}
+        version = {CHANGE_VERSION_TAG: str(newest)}
+        tags = {**version, SOURCE_TAG: self._source(pair)}
+        same = {**version, TRIGGER_TAG: Trigger.SENSOR, PARTITION_TAG: str(partition_key(pair))}
         # Dagster drops a key that any run ever had, so an ODS restored to an old version needs a new attempt as well.
         # Old runs may have been forgotten, and not the first of them, so that their number tells less than their keys.
         used = instance.get_run_records(dg.RunsFilter(tags=same))
@@ -218,6 +233,11 @@ def _attempt(record: dg.RunRecord) -> int:
     """The attempt in the key that a run was asked for with."""
     attempt = record.dagster_run.tags.get(RUN_KEY_TAG, "").rpartition("|")[2]
     return int(attempt) if attempt.isdecimal() else 0
+
+
+def _is_of(record: dg.RunRecord, source: str) -> bool:
+    """Whether a run was asked for with this source; one of an earlier version tells none, and is taken for it."""
+    return record.dagster_run.tags.get(SOURCE_TAG, source) == source
 
 
 def _succeeded(record: dg.RunRecord) -> bool:

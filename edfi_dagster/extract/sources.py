@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from edfi_dagster.config import Platform
+from edfi_dagster.config import EndpointKind, Platform, TenantYear
 from edfi_dagster.extract.collections import Collections
 from edfi_dagster.extract.work import Job
-from edfi_dagster.ods.catalogue import Endpoint
+from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
 from edfi_dagster.ods.session import OdsSession
-from edfi_dagster.ods.source import Source, digests, ods_changes, ods_of
+from edfi_dagster.ods.source import Configured, Source, digests, normal_path, ods_changes, ods_of
 from edfi_dagster.warehouse import ledger
 from edfi_dagster.warehouse.contract import Connection
 from edfi_dagster.warehouse.lease import Lease
@@ -41,6 +41,19 @@ class Sources:
         """Raises OdsNotReady where nobody knows how an endpoint of a multiyear ODS is filtered."""
         of = self.collections
         return Source(self.ods, endpoint.path, digests(of.filters(endpoint)), of.profile(endpoint))
+
+
+def configured_digest(platform: Platform, pair: TenantYear) -> str:
+    """Another one whenever the configuration names another source, of the pair or of an endpoint. Asks no ODS."""
+    configured = Configured(platform.ods(pair))
+    parts = []
+    for endpoint in endpoints_of(platform, pair):
+        kind: EndpointKind = "descriptors" if endpoint.is_descriptor else "resources"
+        options = platform.endpoint_options(pair, endpoint.namespace, endpoint.name, kind)
+        own = {"filters": digests(options.query_parameters), "profile": (options.profile or "").lower()}
+        if any(own.values()):
+            parts.append({"endpoint": normal_path(endpoint.path), **own})
+    return configured.digest(parts)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 import msgspec
@@ -160,6 +160,11 @@ class Configured:
             year=settings.pair.year if settings.multiyear else None,
             snapshot=settings.extract.use_snapshot,
         )
+
+    def digest(self, of_endpoints: Iterable[Mapping[str, object]]) -> str:
+        """One for all that the configuration says of the sources; ``of_endpoints`` are their parts, by ``of_endpoint``."""
+        told = (self._ods, self._settings.instance_code, self._settings.api_mode, list(of_endpoints))
+        return digest(msgspec.json.encode(told, order="sorted").decode())
 
     def ods_changes_since(self, earlier: Ods) -> list[str]:
         """Why ``earlier`` cannot be the configured ODS; empty if it can."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -264,5 +265,39 @@ def test_the_cursor_survives_other_configurations_and_hands(make_daemon: MakeDae
 def test_pairs_that_went_away_leave_the_cursor(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(FakeOds(grand_bend=700))
     daemon.cursors[CHANGE_SENSOR] = '{"gone/2024":5,"grand_bend/2025":700}'
+    assert tick(daemon).requests == []
+    assert cursor(daemon) == {"grand_bend/2025": 700}
+
+
+def test_another_source_is_run_although_the_ods_counts_no_change(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """An address or filter that was corrected, and one that was put back: each time once."""
+
+    def reloaded(**year: Any) -> Daemon:
+        clock = Clock()
+        platform = platform_of(tmp_path, {GRAND_BEND: year})
+        daemon = Daemon(build(platform, Outside(ask=FakeOds(grand_bend=700), clock=clock)), instance, clock)
+        daemon.cursors = cursors
+        return daemon
+
+    cursors: dict[str, str | None] = {}
+    filtered = {"extract": {"resources": {"students": {"query_parameters": {"a": "1"}}}}}
+    sources: list[dict[str, Any]] = [{}, {"base_url": "https://right.example.org"}, {}, filtered]
+    for attempt, source in enumerate(sources, 1):
+        daemon = reloaded(**source)
+        found = tick(daemon)
+        assert keys(found) == [f"grand_bend|2025|700|{attempt}"]
+        daemon.note(found.requests[0], SUCCESS)
+        assert tick(daemon).requests == []
+        assert cursor(daemon) == {"grand_bend/2025": 700}
+        assert tick(reloaded(**source)).requests == []
+    assert tick(reloaded(**filtered, schedule="0 2 * * *")).requests == []
+
+
+def test_a_run_of_an_earlier_version_which_tells_no_source_is_gone_on_from(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(FakeOds(grand_bend=700))
+    tags = {"edfi/change_version": "700", "dagster/partition": "grand_bend|2025"}
+    daemon.note(run_request(GRAND_BEND, Trigger.SENSOR, run_key="earlier", tags=tags), SUCCESS)
     assert tick(daemon).requests == []
     assert cursor(daemon) == {"grand_bend/2025": 700}
