@@ -49,7 +49,9 @@ class Collections:
         if not self.reads_deletes(endpoint):
             return True
         filters = self.filters(endpoint)
-        is_key_known = self.reads_key_changes(endpoint) or not endpoint.key_can_change
+        if not filters:
+            return False
+        is_key_known = not endpoint.key_can_change or self.reads_key_changes(endpoint)
         told = {name.lower() for name in endpoint.key} if is_key_known else set()
         return any(name.lower() not in told for name in filters)
 

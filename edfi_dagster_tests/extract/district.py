@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from edfi_dagster.sandbox import ApiError, Store, Transaction
 from edfi_dagster_tests.bench import changed, student
 
-ENDPOINTS = ("students", "locations", "sessions", "courseOfferings", "sections", "graduationPlans")
+YEARS = "schoolYearTypes"
+"""Whose deletes no ODS publishes."""
+ENDPOINTS = ("students", "locations", "sessions", "courseOfferings", "sections", "graduationPlans", YEARS)
 DESCRIPTORS = ("graduationPlanTypeDescriptors",)
 """What they write to, and what hangs on that."""
 PLAN_TYPE = "uri://ed-fi.org/GraduationPlanTypeDescriptor"
@@ -33,7 +35,7 @@ class District:
         self._used_plans: set[tuple[object, object]] = set()
         self._began: dict[str, int] = {}
         self._patterns = {name: store.rows(name)[0] for name in ("locations", "graduationPlans")}
-        self._mine: dict[str, list[str]] = {"students": [], "locations": [], "graduationPlans": []}
+        self._mine: dict[str, list[str]] = {"students": [], "locations": [], "graduationPlans": [], YEARS: []}
         self._sessions = store.ids("sessions")
         if not self.store.generation.key_changes:
             pattern = self.store.get("sessions", self._sessions[0])
@@ -81,6 +83,9 @@ class District:
     def _body(self, endpoint: str) -> dict[str, object]:
         if endpoint == "students":
             return student(self._counter + 1)
+        if endpoint == YEARS:
+            number = 2100 + self._counter
+            return {"schoolYear": number, "schoolYearDescription": "", "currentSchoolYear": False}
         if endpoint == "locations":
             return changed(self._patterns[endpoint], classroomIdentificationCode=self._name())
         year = {"schoolYear": self.chance.randrange(2018, 2030)}
@@ -105,11 +110,13 @@ class District:
             "students": "firstName",
             "locations": "maximumNumberOfSeats",
             "graduationPlans": "individualPlan",
+            YEARS: "schoolYearDescription",
         }[endpoint]
         value = {
             "firstName": self._name(),
             "maximumNumberOfSeats": self._counter,
             "individualPlan": bool(self._counter % 2),
+            "schoolYearDescription": self._name(),
         }
         body = changed(self.store.get(endpoint, record_id), **{field: value[field]})
         self._target.put(endpoint, record_id, body)
