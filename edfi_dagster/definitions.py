@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+
 import dagster as dg
 
 from edfi_dagster.assets.bundle_specs import bundles_of
@@ -12,7 +15,8 @@ from edfi_dagster.assets.runway import build_send_to_runway
 from edfi_dagster.assets.specs import LAKE_IO_MANAGER, WAREHOUSE_IO_MANAGER, Specs
 from edfi_dagster.automation.everything import Outside, build_automation
 from edfi_dagster.checks.everything import build_checks
-from edfi_dagster.config import Platform, load_platform
+from edfi_dagster.config import ConfigError, Platform, load_platform
+from edfi_dagster.config.env_file import correct_env_file
 from edfi_dagster.deploy import check_stores
 from edfi_dagster.io_managers import LakeIOManager, Stores, WarehouseIOManager
 from edfi_dagster.resources import EdfiRun, store_resources
@@ -54,6 +58,8 @@ def build(platform: Platform, outside: Outside | None = None) -> dg.Definitions:
 @dg.definitions
 def defs() -> dg.Definitions:
     """The definitions of the configured platform, or of the embedded default. Raises ConfigError."""
+    with suppress(ConfigError):
+        correct_env_file(Path.cwd() / ".env")
     platform = load_platform()
     check_stores(platform)
     return build(platform)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -10,11 +9,11 @@ from pathlib import Path
 from typing import ClassVar, ParamSpec, TypeVar
 
 import click
-from dotenv import dotenv_values
-from rich.console import Console
 from rich.status import Status
 
+from edfi_dagster.cli.screen import Screen
 from edfi_dagster.config import ConfigError, Platform, TenantYear, load_platform
+from edfi_dagster.config.env_file import take_env_file
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.errors import EdFiError
 from edfi_dagster.warehouse.contract import WarehouseError
@@ -65,18 +64,10 @@ def cli(context: click.Context, config: Path | None) -> None:
       eval "$(_EDFI_DAGSTER_COMPLETE=bash_source edfi-dagster)"
     """
     context.obj = config
-    _read_env_file(Path.cwd() / ".env")
-
-
-def _read_env_file(path: Path) -> None:
-    """Take variables from a file, as `dagster dev` does; what is set already stays. Raises UsageError."""
     try:
-        values = dotenv_values(path)
-    except (OSError, UnicodeDecodeError):
-        raise click.UsageError(f"{path} cannot be read; save it as UTF-8 text, or move it away.") from None
-    for name, value in values.items():
-        if value:
-            os.environ.setdefault(name, value)
+        take_env_file(Path.cwd() / ".env")
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def told(command: Callable[P, T]) -> Callable[P, T]:
@@ -125,4 +116,4 @@ def comma_separated(_: click.Context, __: click.Parameter, value: str | None) ->
 
 def waiting(words: str) -> Status:
     """A line on standard error, while a block runs, that says what is being waited for; only in a terminal."""
-    return Console(stderr=True).status(words)
+    return Screen(stderr=True).status(words)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from rich.console import Console
 from rich.table import Table
 
 from edfi_dagster.assets.bundle_specs import PREFIX, BundleAssets, bundles_of
@@ -16,6 +15,7 @@ from edfi_dagster.assets.bundles import BundleRun, build_bundles, run_config
 from edfi_dagster.assets.keys import AssetKeys, partition_key, partitions_of
 from edfi_dagster.automation.file_drop import BUNDLE_JOB, BUNDLE_TAG, GRAIN_TAG, build_bundle_job
 from edfi_dagster.cli.runs import open_instance
+from edfi_dagster.cli.screen import Screen
 from edfi_dagster.cli.terse import terse as terse_logger
 from edfi_dagster.config import ConfigError, Platform, TenantYear
 from edfi_dagster.ods.catalogue import snake_case
@@ -103,17 +103,17 @@ def run_bundle_assets(
 
 
 def print_report(report: BundleReport) -> None:
-    """The run as a table of 80 columns, the checks that did not pass, and the failure if there is one."""
-    console = Console()
+    """The run as a table, the checks that did not pass, and the failure if there is one."""
+    console = Screen()
     grain = f" ({report.grain})" if report.grain else ""
-    title = f"{report.pair}  {report.bundle}{grain}  run {report.run_id[:8]}"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("asset", overflow="fold")
     for heading in ("records", "done", "skipped", "failed"):
         table.add_column(heading, justify="right")
     for asset, metadata in report.assets:
         table.add_row(_short(asset, report), *_figures(metadata))
     if report.assets:
+        console.print(f"{report.pair}  {report.bundle}{grain}  run {report.run_id[:8]}", style="italic")
         console.print(table)
     elif report.success:
         console.print(
@@ -122,9 +122,9 @@ def print_report(report: BundleReport) -> None:
     for check in report.checks:
         if not check["passed"]:
             told = f"- {_short(check['asset'], report)} {check['check']}: {check['description']}"
-            console.print(told, highlight=False, markup=False)
+            console.print(told)
     if report.failure:
-        Console(stderr=True).print(f"Error: {report.failure}", style="red", highlight=False, markup=False)
+        Screen(stderr=True).print(f"Error: {report.failure}", style="red")
 
 
 def _short(asset: str, report: BundleReport) -> str:

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from edfi_dagster.cli.app import FAILED, platform_and_pairs, told
+from edfi_dagster.cli.screen import Screen
 from edfi_dagster.deploy import check_stores
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def check(
 
     platform, pairs = platform_and_pairs(context, tenant, year)
     check_stores(platform)
-    console, waiting = Console(highlight=False), Console(stderr=True)
+    console, waiting = Screen(), Screen(stderr=True)
     blocks: list[Block] = []
     with waiting.status(f"asking {len(pairs)} ODSs") as status:
         for block in examine_all(platform, pairs, ask_slack=ask_slack, tell=waiting.print):
@@ -63,29 +62,25 @@ def check(
         sys.exit(FAILED)
 
 
-def show(console: Console, block: Block, *, whole: bool) -> None:
+def show(console: Screen, block: Block, *, whole: bool) -> None:
     """A block's title and lines; unless ``whole``, of an ODS only what is not well."""
     mark, colour = _MARKS[block.state]
     name = str(block.pair) if block.pair else block.subject
     if not whole and block.pair and block.state == "ok":
         console.print(Text.assemble((mark, colour), " ", (name, "bold"), f"  {block.findings[0].found}"))
         return
-    console.print(Text.assemble((name, "bold"), f"  {block.title}"), overflow="fold")
-    lines = Table.grid(padding=(0, 1))
-    lines.add_column(width=3, justify="right")
-    lines.add_column(min_width=14, no_wrap=True)
-    lines.add_column(overflow="fold")
+    console.print(Text.assemble((name, "bold"), f"  {block.title}"))
     for finding in block.findings:
         if whole or not block.pair or finding.state != "ok":
-            _add(lines, finding)
-    console.print(lines)
+            _print_finding(console, finding)
 
 
-def _add(lines: Table, finding: Finding) -> None:
+def _print_finding(console: Screen, finding: Finding) -> None:
+    """One line for what was found, and one for the remedy."""
     mark, colour = _MARKS[finding.state]
-    lines.add_row(Text(mark, colour), finding.question, Text(finding.found))
+    console.print(Text.assemble("  ", (mark, colour), f" {finding.question:<14} {finding.found}"))
     if finding.remedy:
-        lines.add_row("", "", Text(f"→ {finding.remedy}", colour))
+        console.print(Text(f"{'':19}→ {finding.remedy}", colour))
 
 
 def _verdict(blocks: Sequence[Block]) -> Text:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from edfi_dagster.cli.district import BUNDLE_ENDPOINTS, CHANGED_ENDPOINTS, REFRESHED_ENDPOINTS, District
+from edfi_dagster.cli.screen import Screen
 from edfi_dagster.config import ConfigError, Platform, TenantYear, embedded_platform, find_config
 from edfi_dagster.config.embedded import EMBEDDED_BUNDLE, EMBEDDED_YEARS
 from edfi_dagster.lake.store import open_lake
@@ -54,7 +55,7 @@ class _Tally:
 
 def run_demo(*, port: int | None) -> int:
     """Run the demo here, then the UI on ``port`` if one is given; the exit code."""
-    console = Console()
+    console = Screen()
     if find_config() is not None:
         raise ConfigError(
             "the demo brings its own configuration; run it in a folder without edfi_dagster.yaml "
@@ -83,13 +84,13 @@ def run_demo(*, port: int | None) -> int:
         arrived = _compare_file(progress, platform, assessed, tallies[assessed])
         _compare_all(progress, platform, endpoints, districts, tallies)
     _print(console, tallies, time.monotonic() - started)
-    console.print(arrived, highlight=False)
+    console.print(arrived)
     if port is not None:
         _serve_ui(console, platform, port)
     return 0 if all(tally.verified for tally in tallies.values()) else 1
 
 
-def _progress(console: Console) -> Progress:
+def _progress(console: Screen) -> Progress:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -140,7 +141,7 @@ class _Runs:
             tally.seconds += time.monotonic() - started
             if failure := done.result():
                 tally.failures.append(failure)
-                self._progress.console.print(f"[red]{failure}[/]", highlight=False)
+                self._progress.console.print(failure, style="red")
             self._progress.advance(task)
 
 
@@ -265,7 +266,7 @@ def _count(connection: Connection, table: str, pair: TenantYear) -> int:
     return int(count)
 
 
-def _print(console: Console, tallies: dict[TenantYear, _Tally], seconds: float) -> None:
+def _print(console: Screen, tallies: dict[TenantYear, _Tally], seconds: float) -> None:
     # As narrow as its figures: it must stand in 80 columns.
     table = Table(title="Warehouse against ODS", title_justify="left", box=None, padding=(0, 1, 0, 0))
     for heading in (
@@ -282,24 +283,24 @@ def _print(console: Console, tallies: dict[TenantYear, _Tally], seconds: float) 
         table.add_column(heading, justify="left" if left else "right", no_wrap=True)
     for pair, tally in tallies.items():
         numbers = (tally.endpoints, tally.rows, tally.deletes, tally.key_changes, tally.requests)
-        verified = "[green]yes[/]" if tally.verified else "[bold red]NO[/]"
+        verified = Text("yes", "green") if tally.verified else Text("NO", "bold red")
         table.add_row(str(pair), *(f"{n:,}" for n in numbers), f"{tally.seconds:.1f}", verified)
     console.print(table)
     for tally in tallies.values():
         for line in [*tally.failures, *tally.differences]:
-            console.print(f"[red]- {line}[/]", highlight=False)
-    console.print(f"{len(tallies)} partitions in {seconds:.0f} s", highlight=False)
+            console.print(f"- {line}", style="red")
+    console.print(f"{len(tallies)} partitions in {seconds:.0f} s")
 
 
 # -- the UI ------------------------------------------------------------------------------------------------
 
 
-def _serve_ui(console: Console, platform: Platform, port: int) -> None:
+def _serve_ui(console: Screen, platform: Platform, port: int) -> None:
     """``dagster dev`` over the instance of the runs above, until it is interrupted."""
     environment = dict(os.environ)
     if not environment.get("DAGSTER_HOME") and not Path("dagster.yaml").is_file():
         environment["DAGSTER_HOME"] = str(platform.folder / ".dagster")
-    console.print(f"UI: http://127.0.0.1:{port}/asset-groups (Ctrl-C ends it)", highlight=False)
+    console.print(f"UI: http://127.0.0.1:{port}/asset-groups (Ctrl-C ends it)")
     command = [sys.executable, "-m", "dagster", "dev", "-m", "edfi_dagster.definitions", "-h", "127.0.0.1"]
     try:
         subprocess.run([*command, "-p", str(port)], env=environment, check=False)  # noqa: S603 - our own command

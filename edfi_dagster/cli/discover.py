@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edfi_dagster.cli.app import platform_and_pair, told
+from edfi_dagster.cli.screen import Screen
 
 if TYPE_CHECKING:
     from edfi_dagster.config import Platform, TenantYear
@@ -40,7 +40,7 @@ def discover(context: click.Context, tenant: str, year: int, as_yaml: bool, as_j
     from edfi_dagster.sandbox.embedded import base_urls
 
     platform, pair = platform_and_pair(context, tenant, year)
-    waiting = Console(stderr=True)
+    waiting = Screen(stderr=True)
     with waiting.status(f"reading what the ODS of {pair} offers"), base_urls(platform, [pair]) as urls:
         offers = discover_offers(platform, pair, urls[pair], tell=waiting.print)
     if as_json:
@@ -49,10 +49,10 @@ def discover(context: click.Context, tenant: str, year: int, as_yaml: bool, as_j
     elif as_yaml:
         click.echo(_yaml(platform, pair, offers), nl=False)
     else:
-        _print_offers(Console(highlight=False), pair, offers)
+        _print_offers(Screen(), pair, offers)
 
 
-def _print_offers(console: Console, pair: TenantYear, offers: Sequence[Offer]) -> None:
+def _print_offers(console: Screen, pair: TenantYear, offers: Sequence[Offer]) -> None:
     """What is out of the ordinary, one by one; all that is as it should be, as a number."""
     ordinary = [o for o in offers if o.standing == "declared" and o.is_permitted is not False]
     table = Table(box=None, padding=(0, 2, 0, 0))

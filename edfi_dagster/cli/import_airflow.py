@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edfi_dagster.cli.app import told
 from edfi_dagster.cli.new_files import ENV_EXAMPLE, SCHEMA_HINT, check_free, write_start
+from edfi_dagster.cli.screen import Screen
 from edfi_dagster.config import Platform, TenantYear, parse_platform
 from edfi_dagster.config.errors import printable
 from edfi_dagster.config.load import CONFIG_FILE
@@ -143,8 +143,8 @@ def _add_standards(translation: Translation, platform: Platform) -> None:
     """Write the data standard of each ODS that answers: the most frequent for all, others for their year."""
     from edfi_dagster.cli.starting import ask_standards
 
-    stderr = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    with Console(stderr=True).status(f"asking {len(platform.pairs())} ODSs for their data standard"):
+    stderr = Screen(stderr=True)
+    with Screen(stderr=True).status(f"asking {len(platform.pairs())} ODSs for their data standard"):
         found = ask_standards(platform, stderr.print, lambda text: stderr.print(f"Warning: {text}"))
     if not found:
         return
@@ -166,7 +166,7 @@ def _year(translation: Translation, pair: TenantYear) -> dict[str, Any]:
 def _print(report: Report, config: Path, platform: Platform) -> None:
     from edfi_dagster.airflow.report import some
 
-    console = Console(highlight=False)
+    console = Screen()
     taken = ((old, new, _counted(at)) for (old, new), at in report.taken.items())
     _table(console, "Taken over", ("Airflow", "here", "where"), taken)
     if report.remarks:
@@ -189,15 +189,14 @@ def _print(report: Report, config: Path, platform: Platform) -> None:
     click.echo(f"  edfi-dagster{option} check")
 
 
-def _table(console: Console, title: str, headings: Sequence[str], rows: Iterable[tuple[str, ...]]) -> None:
-    table = Table(
-        title=f"\n{title}", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
-    )
+def _table(console: Screen, title: str, headings: Sequence[str], rows: Iterable[tuple[str, ...]]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for position, heading in enumerate(headings):
         table.add_column(heading, overflow="fold", no_wrap=position != 1)
     for row in rows:
         table.add_row(*map(Text, row))
     if table.row_count:
+        console.print(f"\n{title}", style="bold")
         console.print(table)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
-from rich.console import Console
 
 from edfi_dagster.cli.app import told
 from edfi_dagster.cli.new_files import ENV_EXAMPLE, check_free, write_start
+from edfi_dagster.cli.screen import Screen
 from edfi_dagster.config import Platform, parse_platform
 from edfi_dagster.config.environment import variables
 from edfi_dagster.config.load import CONFIG_FILE
@@ -131,8 +131,8 @@ def _parsed(start: Start, config: Path) -> Platform:
 def _with_standards(start: Start, platform: Platform) -> Start:
     from edfi_dagster.cli.starting import ask_standards
 
-    stderr = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    with Console(stderr=True).status(f"asking {len(platform.pairs())} ODSs for their data standard"):
+    stderr = Screen(stderr=True)
+    with Screen(stderr=True).status(f"asking {len(platform.pairs())} ODSs for their data standard"):
         standards = ask_standards(platform, stderr.print, lambda text: stderr.print(f"Warning: {text}"))
     return replace(start, standards=standards)
 
@@ -141,7 +141,7 @@ def _print_next(platform: Platform, config: Path, written: Sequence[Path]) -> No
     """What was written, and the next two commands."""
     here = Path.cwd()
     names = [str(path.relative_to(here) if path.is_relative_to(here) else path) for path in written]
-    console = Console(highlight=False, markup=False)
+    console = Screen()
     console.print(f"Written: {', '.join(name for name in names if not name.startswith('.dagster'))}")
     env = config.parent / ENV_EXAMPLE
     option = "" if config == here / CONFIG_FILE else f" --config {config}"

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from edfi_dagster.cli.app import FAILED, comma_separated, platform_and_pairs, told
+from edfi_dagster.cli.screen import Screen
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.errors import EdFiError
 from edfi_dagster.warehouse.contract import WarehouseError
@@ -76,7 +76,7 @@ def _resync(
     from edfi_dagster.checks.resync import Resynced, resync
     from edfi_dagster.cli.runs import materialize_pair
 
-    stderr = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    stderr = Screen(stderr=True)
 
     def pull(wanted: Sequence[Endpoint], full_refresh: bool) -> Sequence[str]:
         names = [] if has_all and len(wanted) == len(endpoints) else [e.path for e in wanted]
@@ -96,8 +96,8 @@ def _resync(
 
 
 def _print(done: Resynced, *, dry_run: bool) -> None:
-    console = Console(highlight=False)
-    console.print(done.sentence, markup=False)
+    console = Screen()
+    console.print(done.sentence)
     if done.uncounted:
         console.print(f"{len(done.uncounted)} were not counted: the ODS does not offer, permit or count them")
     refreshed = {endpoint.path for endpoint in done.refreshed}

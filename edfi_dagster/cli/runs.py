@@ -13,12 +13,12 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edfi_dagster.assets.keys import AssetKeys, partition_key
 from edfi_dagster.automation.jobs import EXTRACT_JOB
+from edfi_dagster.cli.screen import Screen
 from edfi_dagster.cli.terse import progress
 from edfi_dagster.config import ConfigError, Platform, TenantYear
 from edfi_dagster.definitions import build
@@ -115,8 +115,8 @@ def materialize_pair(
 
 
 def print_report(report: Report) -> None:
-    """The run as a table of 80 columns: what was materialized, and the failure if there is one."""
-    console = Console(highlight=False)
+    """The run as a table: what was materialized, and the failure if there is one."""
+    console = Screen()
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("asset", overflow="fold")
     for heading in ("rows", "loaded", "from", "to"):
@@ -133,7 +133,7 @@ def print_report(report: Report) -> None:
     if len(rows) > _SHOWN:
         console.print(f"… and {len(rows) - _SHOWN} more; all with --json, or in the UI")
     if report.failure:
-        Console(stderr=True).print(f"Error: {report.failure}", style="red", highlight=False, markup=False)
+        Screen(stderr=True).print(f"Error: {report.failure}", style="red")
 
 
 def _rows(report: Report) -> list[tuple[str, ...]]:

@@ -10,11 +10,11 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edfi_dagster.cli.app import comma_separated, platform_and_pairs, told
+from edfi_dagster.cli.screen import Screen
 
 if TYPE_CHECKING:
     from edfi_dagster.health.freshness import EndpointStatus, PairStatus, Stored
@@ -56,7 +56,7 @@ def status(
     from edfi_dagster.health.pairs import chosen_endpoints
 
     platform, pairs = platform_and_pairs(context, tenant, year)
-    waiting = Console(stderr=True)
+    waiting = Screen(stderr=True)
     with waiting.status(f"looking at {len(pairs)} tenant-years"):
         stored, found = freshness(
             platform, chosen_endpoints(platform, pairs, endpoints), offline=offline, tell=waiting.print
@@ -67,7 +67,7 @@ def status(
         document = {"at": now.isoformat(), "partitions": [_pair_document(pair) for pair in shown]}
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    console = Console(highlight=False)
+    console = Screen()
     if late and not shown:
         console.print("nothing is late")
     elif len(shown) == 1 or sum(len(pair.endpoints) for pair in shown) <= _LISTED:
@@ -88,7 +88,7 @@ def _only_late(pair: PairStatus) -> PairStatus:
 # -- tables -----------------------------------------------------------------------------------------------
 
 
-def _print_pairs(console: Console, pairs: Sequence[PairStatus], now: datetime) -> None:
+def _print_pairs(console: Screen, pairs: Sequence[PairStatus], now: datetime) -> None:
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("tenant/year", overflow="fold")
     for heading in ("loaded", "rows", "version", "behind"):
@@ -132,7 +132,7 @@ class _Column:
     value: Callable[[EndpointStatus], str]
 
 
-def _print_endpoints(console: Console, pair: PairStatus, now: datetime) -> None:
+def _print_endpoints(console: Screen, pair: PairStatus, now: datetime) -> None:
     """The endpoints of one pair; what is the same for all of them stands in the line above."""
     columns = [
         _Column("version", lambda status: _number(status.version)),
@@ -201,7 +201,7 @@ _WORDS: Mapping[str, str] = {
 # -- below the tables -------------------------------------------------------------------------------------
 
 
-def _print_troubles(console: Console, pairs: Sequence[PairStatus]) -> None:
+def _print_troubles(console: Screen, pairs: Sequence[PairStatus]) -> None:
     """Why something failed or could not be asked, the first few of each sort."""
     troubles = list(_troubles(pairs))
     for trouble in troubles[:_TOLD]:
@@ -220,15 +220,13 @@ def _troubles(pairs: Sequence[PairStatus]) -> Iterator[str]:
             yield f"✗ {status.outcome.failure.removeprefix('✗ ')}"
 
 
-def _print_next_step(console: Console, stored: Stored, pairs: Sequence[PairStatus]) -> None:
+def _print_next_step(console: Screen, stored: Stored, pairs: Sequence[PairStatus]) -> None:
     never = [pair for pair in pairs if not pair.loaded]
     if not stored.is_set_up:
         console.print("The warehouse has no tables yet; nothing has been loaded into it.")
     if never:
         tenant, year = never[0].pair
-        console.print(
-            f"Load with: edfi-dagster materialize --tenant {quote(tenant)} --year {year}", soft_wrap=True
-        )
+        console.print(f"Load with: edfi-dagster materialize --tenant {quote(tenant)} --year {year}")
 
 
 # -- words ------------------------------------------------------------------------------------------------

@@ -7,8 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-
+from edfi_dagster.cli.screen import Screen
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.earthbeam import replay_sideloads
 from edfi_dagster.extract import load_stored
@@ -41,7 +40,7 @@ class Rebuilt:
 def rebuild(platform: Platform, pair: TenantYear) -> Rebuilt:
     """Replay the lake of one pair into its warehouse. Raises LakeError, WarehouseError."""
     rebuilt = Rebuilt(pair)
-    tell = Console(stderr=True).print
+    tell = Screen(stderr=True).print
     lake = open_lake(platform.lake, platform.extract.tmp_dir)
     if latest_stamp(lake, pair) is None:
         place = f"the lake at {lake.uri('')}"
@@ -77,7 +76,7 @@ def setup_warehouse(platform: Platform, pairs: Iterable[TenantYear]) -> Sequence
     tables = _tables(platform, pairs)
     lake = open_lake(platform.lake, platform.extract.tmp_dir)
     with closing(
-        open_warehouse(platform, lake, Console(stderr=True).print, tag={"run": "setup"})
+        open_warehouse(platform, lake, Screen(stderr=True).print, tag={"run": "setup"})
     ) as warehouse:
         warehouse.setup(tables)
     return tables

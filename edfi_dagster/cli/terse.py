@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-from rich.console import Console
 from rich.status import Status
+
+from edfi_dagster.cli.screen import Screen
 
 
 @dg.logger
@@ -25,7 +26,7 @@ def terse(init_context: dg.InitLoggerContext) -> logging.Logger:
 @contextmanager
 def progress(subject: str) -> Iterator[dg.LoggerDefinition]:
     """The logger ``terse`` of a run that, on a terminal, also counts what the run has materialized so far."""
-    with Console(stderr=True).status(f"{subject}: starting") as status:
+    with Screen(stderr=True).status(f"{subject}: starting") as status:
         counter = _Counter(subject, status)
 
         @dg.logger
