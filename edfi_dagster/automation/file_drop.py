@@ -1,15 +1,18 @@
 """The file-drop sensor: one run for each new file in the folders of ``inputs: {VAR: {folder, pattern}}``.
 
 Per tenant, year, bundle and grain. Where the grains share a folder, a file is of the one that its name tells
-(``PSAT_fall.csv``); one that names none is told of and left alone, as its rows would be those of every grain. The same
-content never twice, under whatever name, as the run key holds its hash and Dagster drops a key that any run ever had. A file that is still being written waits until it was the same at two ticks.
-The cursor is only what was seen: ``{"riverbend|-|grand_bend|2025|INPUT_FILE": {"fall.csv": [size, mtime_ns, sha256]}}``;
-without it, files are read again and nothing is run twice.
+(``PSAT_fall.csv``); one that names none is told of and left alone, as its rows would be those of every grain.
+
+Files run oldest first, so that a correction comes after what it corrects. A file whose content is that of the last run of
+its place is not run again, under whatever name; content of an earlier run is, as a correction may be taken back. A file
+that is still being written waits until it was the same at two ticks.
+
+The cursor holds what was seen, and per place how many runs there were and of which content the last was. Without it, the
+runs of the instance tell that.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +27,7 @@ from dagster._grpc.utils import default_sensor_grpc_timeout
 from edfi_dagster.assets.bundle_specs import BundleAssets
 from edfi_dagster.assets.bundles import BundleRun, run_config
 from edfi_dagster.assets.keys import partition_key
+from edfi_dagster.automation.dropped_files import MOST_REMEMBERED, Cursor, DroppedRuns, Last, Seen
 from edfi_dagster.automation.run_history import TRIGGER_TAG, definition_tags
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.config.earthbeam import InputFolder, grain_piece
@@ -38,12 +42,7 @@ FILE_DROP = "file_drop"
 BUNDLE_TAG, GRAIN_TAG, FILE_TAG = "edfi/bundle", "edfi/grain", "edfi/file"
 INTERVAL_SECONDS = 60
 _MOST_REQUESTS = 50
-_MOST_REMEMBERED = 2000
 _TOLD = 10
-
-Seen = tuple[int, int, str]
-"""Size, time of change in nanoseconds, and SHA-256; the last is empty for a file that was not read yet."""
-Cursor = dict[str, dict[str, Seen]]
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,12 @@ class Place:
         return "|".join([self.assets.name, self.grain or "-", *map(str, self.pair), self.variable])
 
     @property
+    def tags(self) -> dict[str, str]:
+        """What runs of its files are tagged with, beside their pair and file."""
+        grain = {GRAIN_TAG: self.grain} if self.grain else {}
+        return {TRIGGER_TAG: FILE_DROP, BUNDLE_TAG: self.assets.name, **grain}
+
+    @property
     def run(self) -> tuple[str, TenantYear, str | None]:
         """What has this place, and perhaps others for its other variables."""
         return self.assets.name, self.pair, self.grain
@@ -76,32 +81,28 @@ class Place:
         named = [grain for grain in self.sharing if _names(file.stem, grain)]
         return bool(named) and self.grain == max(named, key=len)
 
-    def request(self, file: Path, digest: str) -> dg.RunRequest:
-        grain = {GRAIN_TAG: self.grain} if self.grain else {}
+    def request(self, file: Path, last: Last) -> dg.RunRequest:
+        """The run of a file, which is ``last`` from now on. Dagster drops a key that any run had: no two runs share one."""
         config = BundleRun(grain=self.grain, files={self.variable: str(file)})
         return dg.RunRequest(
-            run_key=f"{self.id}|{digest[:32]}",
+            run_key=f"{self.id}|{last.digest}|{last.number}",
             partition_key=partition_key(self.pair),
             asset_selection=[spec.key for spec in self.assets.specs()],
             run_config=run_config(self.assets, config),
-            tags={
-                **definition_tags(self.pair),
-                TRIGGER_TAG: FILE_DROP,
-                BUNDLE_TAG: self.assets.name,
-                FILE_TAG: file.name,
-                **grain,
-            },
+            tags={**definition_tags(self.pair), **self.tags, FILE_TAG: file.name},
         )
 
 
 @dataclass
 class _Tick:
-    """What one tick finds."""
+    """What one tick finds. ``last`` grows with each request; ``recovered`` are places whose last run the cursor did not hold."""
 
-    before: Cursor
+    before: Mapping[str, Mapping[str, Seen]]
+    last: dict[str, Last]
     until: float
     clock: Callable[[], float]
-    after: Cursor = field(default_factory=dict)
+    after: dict[str, dict[str, Seen]] = field(default_factory=dict)
+    recovered: set[str] = field(default_factory=set)
     requests: list[dg.RunRequest] = field(default_factory=list)
     told: dict[str, list[str]] = field(default_factory=dict)
     digests: dict[Path, tuple[int, int, str]] = field(default_factory=dict)
@@ -111,6 +112,11 @@ class _Tick:
         sentences = self.told.setdefault(what, [])
         if sentence not in sentences:
             sentences.append(sentence)
+
+    @property
+    def forgot(self) -> bool:
+        """Whether the cursor could not hold all files."""
+        return sum(map(len, self.before.values())) >= MOST_REMEMBERED
 
     @property
     def is_full(self) -> bool:
@@ -143,11 +149,11 @@ class FileDropSensor:
 
     def tick(self, context: dg.SensorEvaluationContext) -> dg.SensorResult:
         """Ask for a run of each new file, and say what waits, what matches nothing, and what is missing."""
-        tick = _Tick(read_cursor(context.cursor), self._clock() + self._seconds, self._clock)
-        if sum(map(len, tick.before.values())) >= _MOST_REMEMBERED:
-            tick.tell(
-                "full", f"more than {_MOST_REMEMBERED} files lie in the folders; move away what is done"
-            )
+        cursor = Cursor.read(context.cursor)
+        tick = _Tick(cursor.seen, dict(cursor.last), self._clock() + self._seconds, self._clock)
+        history = DroppedRuns(context.instance)
+        if tick.forgot:
+            tick.tell("full", f"more than {MOST_REMEMBERED} files lie in the folders; move away what is done")
         listings: dict[Path, list[Path] | None] = {}
         places = [place for assets in self._bundles for place in self._places(assets, tick)]
         for place in places:
@@ -158,13 +164,14 @@ class FileDropSensor:
         for place in places:
             others = [p for p in places if p.run == place.run and p.variable != place.variable]
             lacking = [p.variable for p in others if not any(map(p.takes, listings[p.folder] or ()))]
-            self._look(place, [f for f in listings[place.folder] or () if place.takes(f)], lacking, tick)
+            files = [f for f in listings[place.folder] or () if place.takes(f)]
+            self._look(place, files, lacking, tick, history)
         _tell_unmatched(places, listings, tick)
         sentences = tick.sentences()
         for sentence in sentences:
             context.log.info(sentence)
         reason = None if tick.requests else dg.SkipReason("; ".join(sentences))
-        return dg.SensorResult(tick.requests, skip_reason=reason, cursor=write_cursor(tick.after))
+        return dg.SensorResult(tick.requests, skip_reason=reason, cursor=Cursor(tick.after, tick.last).text())
 
     def _places(self, assets: BundleAssets, tick: _Tick) -> Iterator[Place]:
         settings = assets.settings
@@ -189,7 +196,9 @@ class FileDropSensor:
                         continue
                     yield Place(assets, pair, grain, variable, folder, place.pattern, sharing)
 
-    def _look(self, place: Place, files: Iterable[Path], lacking: Sequence[str], tick: _Tick) -> None:
+    def _look(
+        self, place: Place, files: Iterable[Path], lacking: Sequence[str], tick: _Tick, history: DroppedRuns
+    ) -> None:
         before = tick.before.get(place.id, {})
         after = tick.after.setdefault(place.id, {})
         for file in files:
@@ -206,11 +215,13 @@ class FileDropSensor:
                 elif seen[2]:
                     after[file.name] = seen
                 else:
-                    after[file.name] = self._new(place, file, seen, lacking, tick)
+                    after[file.name] = self._new(place, file, seen, lacking, tick, history)
             except OSError as error:
                 tick.tell("not read", f"{file}: {error.strerror or type(error).__name__}")
 
-    def _new(self, place: Place, file: Path, seen: Seen, lacking: Sequence[str], tick: _Tick) -> Seen:
+    def _new(
+        self, place: Place, file: Path, seen: Seen, lacking: Sequence[str], tick: _Tick, history: DroppedRuns
+    ) -> Seen:
         """A file that was the same at two ticks: its run, unless it has to wait."""
         if lacking:
             tick.tell(
@@ -226,10 +237,23 @@ class FileDropSensor:
         if _stat(file) != seen[:2]:
             tick.tell("waiting", f"{file} is still being written")
             return (*_stat(file), "")
-        request = place.request(file, digest[2])
-        if all(request.run_key != other.run_key for other in tick.requests):
-            tick.requests.append(request)
+        if not self._was_last(place, file, digest[2], tick, history):
+            last = tick.last[place.id] = tick.last[place.id].next(digest[2])
+            tick.requests.append(place.request(file, last))
         return digest
+
+    def _was_last(self, place: Place, file: Path, digest: str, tick: _Tick, history: DroppedRuns) -> bool:
+        """Whether the last run of a place was of this content; or, if the cursor does not tell, that of the file's name."""
+        tags = {**place.tags, **definition_tags(place.pair)}
+        if place.id not in tick.last:
+            tick.recovered.add(place.id)
+            tick.last[place.id] = history.last(place.id, tags) or Last()
+        if tick.last[place.id].is_of(digest):
+            return True
+        if place.id not in tick.recovered and not tick.forgot:
+            return False
+        before = history.last(place.id, {**tags, FILE_TAG: file.name})
+        return before is not None and before.is_of(digest)
 
 
 def build_bundle_job(bundles: Iterable[BundleAssets]) -> UnresolvedAssetJobDefinition:
@@ -267,33 +291,11 @@ def is_watched(assets: BundleAssets) -> bool:
     return any(isinstance(place, InputFolder) for place in assets.settings.inputs.values())
 
 
-def read_cursor(text: str | None) -> Cursor:
-    """What was seen at the last tick; a cursor that is not understood is an empty one."""
-    try:
-        document = json.loads(text or "{}")
-        return {
-            place: {name: (int(size), int(at), str(digest)) for name, (size, at, digest) in files.items()}
-            for place, files in document.items()
-        }
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        return {}
-
-
-def write_cursor(seen: Mapping[str, Mapping[str, Seen]]) -> str:
-    """Only files that are still there are in it, and of these the latest."""
-    entries = [(place, name, entry) for place, files in seen.items() for name, entry in files.items()]
-    entries.sort(key=lambda one: (bool(one[2][2]), -one[2][1]))
-    kept: dict[str, dict[str, Seen]] = {}
-    for place, name, entry in entries[:_MOST_REMEMBERED]:
-        kept.setdefault(place, {})[name] = entry
-    return json.dumps(kept, separators=(",", ":"))
-
-
 def _files(folder: Path) -> list[Path] | None:
-    """The files of a folder, latest first, without hidden ones; None where there is no such folder."""
+    """The files of a folder, oldest first, without hidden ones; None where there is no such folder."""
     try:
         found = [file for file in folder.iterdir() if file.name[0] != "." and file.is_file()]
-        return sorted(found, key=lambda file: (-file.stat().st_mtime_ns, file.name))
+        return sorted(found, key=lambda file: (file.stat().st_mtime_ns, file.name))
     except OSError:
         return None
 

@@ -149,6 +149,8 @@ class InputFolder(Model):
     """Where files are dropped."""
     pattern: Annotated[Text, AfterValidator(_pattern)] = "*"
     """Which files are taken."""
+    split_by_tenant: Flag = False
+    """The bundle keeps only the rows of its own tenant and year, so several may watch this folder."""
 
 
 BundleInput = Annotated[

@@ -32,6 +32,7 @@ from edfi_dagster.config.tenants import (
 )
 from edfi_dagster.config.values import Model, Owner, TenantCode, TenantYear, Text, Timezone, folder_of
 from edfi_dagster.config.warehouse import TableNames, Warehouse
+from edfi_dagster.config.watched_folders import shared_folders
 
 SlackEvent = Literal["failure", "success", "late"]
 
@@ -89,7 +90,12 @@ class Platform(Model):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        problems = [*_undeclared_bundle_pairs(self), *_endpoints_added_by_years(self), *_taken_prefix(self)]
+        problems = [
+            *_undeclared_bundle_pairs(self),
+            *_endpoints_added_by_years(self),
+            *_taken_prefix(self),
+            *shared_folders(self),
+        ]
         if problems:
             raise Problems(problems)
         return self

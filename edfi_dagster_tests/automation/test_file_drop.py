@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from edfi_dagster.automation import file_drop
+from edfi_dagster.automation import dropped_files, file_drop
 from edfi_dagster.automation.file_drop import BUNDLE_JOB, FILE_DROP_SENSOR
 from edfi_dagster.config import TenantYear
 from edfi_dagster.definitions import build
@@ -50,8 +51,25 @@ def drop(folder: Path, name: str = "fall.csv", text: str = "one", pair: TenantYe
     return file
 
 
+def age(file: Path, hours: float) -> None:
+    """Let a file be so many hours old, from a fixed moment."""
+    moment = int((1_700_000_000 - hours * 3600) * 1e9)
+    os.utime(file, ns=(moment, moment))
+
+
 def tick(daemon: Daemon) -> Tick:
-    return daemon.sensor(FILE_DROP_SENSOR)
+    """A tick; each run it asks for is one of the instance then, as in real life."""
+    found = daemon.sensor(FILE_DROP_SENSOR)
+    for request in found.requests:
+        tags = {"dagster/run_key": str(request.run_key)}
+        daemon.note(request, dg.DagsterRunStatus.SUCCESS, BUNDLE_JOB, tags=tags)
+        daemon.clock.pass_(seconds=1)
+    return found
+
+
+def asked(daemon: Daemon) -> list[str]:
+    """The files that two ticks ask for: what is new at the first is run at the second."""
+    return files(tick(daemon)) + files(tick(daemon))
 
 
 def files(found: Tick) -> list[str]:
@@ -121,6 +139,106 @@ def test_the_same_content_is_never_run_twice_under_whatever_name_nor_after_the_c
     drop(tmp_path, "fall.csv", text="another")
     assert tick(daemon).requests == []
     assert files(tick(daemon)) == ["fall.csv"]
+
+
+def test_dropped_files_run_oldest_first_and_those_of_one_moment_by_name(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    daemon = make_daemon()
+    for name, hours in {"a_correction.csv": 1, "z_original.csv": 9, "m.csv": 5, "b.csv": 5}.items():
+        age(drop(tmp_path, name, text=name), hours)
+    assert asked(daemon) == ["z_original.csv", "b.csv", "m.csv", "a_correction.csv"]
+
+
+def test_files_for_which_a_tick_had_no_time_keep_their_order(
+    make_daemon: MakeDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_drop, "_MOST_REQUESTS", 1)
+    daemon = make_daemon()
+    for name, hours in {"a.csv": 1, "b.csv": 2, "c.csv": 3}.items():
+        age(drop(tmp_path, name, text=name), hours)
+    assert [name for _ in range(5) for name in files(tick(daemon))] == ["c.csv", "b.csv", "a.csv"]
+
+
+def test_a_correction_that_is_taken_back_runs_again_each_time(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    daemon = make_daemon()
+    keys = []
+    for text in ("A", "B", "A", "B", "A"):
+        drop(tmp_path, text=f"the content {text}")
+        tick(daemon)
+        (request,) = tick(daemon).requests
+        keys.append(request.run_key)
+    assert len(set(keys)) == 5
+    assert asked(daemon) == []
+
+
+def test_a_correction_is_taken_back_also_by_a_file_that_was_moved_back_or_has_another_name(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    daemon = make_daemon()
+    file = drop(tmp_path, text="original")
+    age(file, 9)
+    assert asked(daemon) == ["fall.csv"]
+    kept = file.rename(tmp_path / "kept.csv")
+    drop(tmp_path, text="correction")
+    assert asked(daemon) == ["fall.csv"]
+    kept.rename(file)  # with the time it had
+    assert asked(daemon) == ["fall.csv"]
+    drop(tmp_path, "fall (2).csv", text="correction")
+    assert asked(daemon) == ["fall (2).csv"]
+    drop(tmp_path, "fall (3).csv", text="correction")
+    assert asked(daemon) == []
+
+
+def test_the_last_run_is_that_of_the_same_pair_grain_and_variable(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    daemon = make_daemon(GRAND_BEND, LAKEVIEW)
+    drop(tmp_path, text="A")
+    drop(tmp_path, text="B", pair=LAKEVIEW)
+    assert asked(daemon) == ["fall.csv", "fall.csv"]
+    drop(tmp_path, "again.csv", text="A")  # the last of this pair, whatever the other had since
+    assert asked(daemon) == []
+
+
+def test_without_its_cursor_the_sensor_knows_from_the_runs_what_was_run_last(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    daemon = make_daemon()
+    age(drop(tmp_path, "fall.csv", text="A"), 9)
+    age(drop(tmp_path, "winter.csv", text="B"), 8)
+    assert asked(daemon) == ["fall.csv", "winter.csv"]
+    for cursor in (None, "nonsense", "{}"):
+        daemon.cursors[FILE_DROP_SENSOR] = cursor
+        assert asked(daemon) == asked(daemon) == []
+    daemon.cursors[FILE_DROP_SENSOR] = None
+    drop(tmp_path, "fall.csv", text="B")
+    assert asked(daemon) == []
+    drop(tmp_path, "fall.csv", text="A")
+    assert asked(daemon) == ["fall.csv"]
+
+
+def test_runs_and_cursors_of_earlier_versions_are_understood(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    """Their keys held no number, and their cursors no last run."""
+    daemon = make_daemon()
+    file = drop(tmp_path, text="A")
+    tick(daemon)
+    (request,) = daemon.sensor(FILE_DROP_SENSOR).requests
+    old = str(request.run_key).rpartition("|")[0]
+    daemon.note(request, dg.DagsterRunStatus.SUCCESS, BUNDLE_JOB, tags={"dagster/run_key": old})
+    daemon.keys = {old}
+    status = file.stat()
+    seen = {file.name: [status.st_size, status.st_mtime_ns, "0" * 64]}
+    daemon.cursors[FILE_DROP_SENSOR] = json.dumps({"riverbend|-|grand_bend|2025|INPUT_FILE": seen})
+    assert asked(daemon) == []
+    drop(tmp_path, "copy.csv", text="A")
+    assert asked(daemon) == []
+    drop(tmp_path, text="B")
+    assert asked(daemon) == ["fall.csv"]
+    drop(tmp_path, text="A")
+    assert asked(daemon) == ["fall.csv"]
 
 
 def test_files_that_match_nothing_are_told_of_and_hidden_ones_and_folders_are_not(
@@ -264,7 +382,8 @@ def test_the_cursor_holds_files_that_are_there_and_no_more_than_its_bound(
     tick(daemon)
     cursor = json.loads(daemon.cursors[FILE_DROP_SENSOR] or "")
     assert set(cursor["riverbend|-|grand_bend|2025|INPUT_FILE"]) == {file.name for file in dropped[1:]}
-    monkeypatch.setattr(file_drop, "_MOST_REMEMBERED", 3)
+    for module in (file_drop, dropped_files):
+        monkeypatch.setattr(module, "MOST_REMEMBERED", 3)
     tick(daemon)
     assert (
         len(json.loads(daemon.cursors[FILE_DROP_SENSOR] or "")["riverbend|-|grand_bend|2025|INPUT_FILE"]) == 3

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edfi_dagster.automation.change_sensor import read_cursor
-from edfi_dagster.automation.file_drop import read_cursor as read_drop_cursor
+from edfi_dagster.automation.dropped_files import Cursor as DropCursor
 from edfi_dagster.automation.lateness import _Memory
 from edfi_dagster.extract.history import chains
 from edfi_dagster.health.last_runs import last_runs
@@ -150,7 +150,7 @@ def test_no_tenants_records_become_anothers_by_a_copied_folder(make_bench: MakeB
 @pytest.mark.parametrize("text", ["[" * DEEP, '{"since": {"a": 1e999}}', '{"a": {"b": [1e999, 1, "x"]}}'])
 def test_no_cursor_stops_a_sensor(text: str) -> None:
     assert read_cursor(text, [PAIR]) == {}
-    assert read_drop_cursor(text) == {}
+    assert DropCursor.read(text) == DropCursor()
     assert _Memory.read(text, [PAIR], STAMP).since == {PAIR: STAMP}
 
 
@@ -160,7 +160,7 @@ def test_a_sensors_cursor_that_is_not_understood_is_an_empty_one(text: str) -> N
     tried["cursors"] += 2
     found = read_cursor(text, [PAIR])
     assert all(type(version) is int for version in found.values())
-    assert isinstance(read_drop_cursor(text), dict)
+    assert DropCursor.read(DropCursor.read(text).text()) == DropCursor.read(text)
 
 
 @fuzzed(60)
