@@ -160,6 +160,6 @@ def test_statements_of_a_night_follow_changed_tables_and_not_endpoints(
     bench.change("locations", bench.store.ids("locations")[0], maximumNumberOfSeats=7)
     changed = statements(None)
     assert snowflake.noted()["logins"] == []
-    assert quiet <= 18
+    assert quiet <= 19
     assert compared - quiet <= 4 + 2
     assert (changed - quiet) / 2 <= 14
