@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import get_args
 from urllib.parse import quote
 
 import yaml
@@ -13,12 +12,21 @@ import yaml
 from edfi_dagster.cli.new_files import SCHEMA_HINT
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.config.environment import variable_names
-from edfi_dagster.config.extract import DataStandard
 from edfi_dagster.health.probe import probed
+from edfi_dagster.ods.catalogue import nearest_standard, without_catalogue
 from edfi_dagster.ods.errors import EdFiError
 
 DEFAULT_STANDARD = "5.2"
 _ASKED_AT_ONCE = 16
+_TAKE_THE_REST = "edfi-dagster discover --yaml lists what only the ODS has"
+
+
+@dataclass(frozen=True)
+class Offered:
+    """The data standard to pull an ODS by, and what to say if that is not its own."""
+
+    standard: str
+    lacking: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Start:
     bucket: str | None = None
     account: str | None = None
     user: str = "EDFI_LOADER"
-    standards: Mapping[TenantYear, str] = field(default_factory=dict)
+    standards: Mapping[TenantYear, Offered] = field(default_factory=dict)
 
     def pairs(self) -> Iterator[TenantYear]:
         return (TenantYear(code, year) for code in self.tenants for year in self.years)
@@ -44,13 +52,13 @@ class Start:
 
 def text_of(start: Start) -> str:
     """The configuration file. What it is given is quoted, and not judged: the models do that."""
-    standard = next(iter(start.standards.values()), DEFAULT_STANDARD)
-    return "\n".join([*_stores(start), *_extract(standard), *_tenants(start, standard)]) + "\n"
+    first = next(iter(start.standards.values()), Offered(DEFAULT_STANDARD))
+    return "\n".join([*_stores(start), *_extract(first), *_tenants(start, first.standard)]) + "\n"
 
 
 def ask_standards(
     platform: Platform, tell: Callable[[str], None], warn: Callable[[str], None]
-) -> dict[TenantYear, str]:
+) -> dict[TenantYear, Offered]:
     """The data standard of every ODS that answers within seconds; its root document asks for no key.
 
     ``warn`` hears of those that do not answer, or have a standard that there is no catalogue of.
@@ -73,22 +81,24 @@ def _standards(
     answers: Iterator[tuple[TenantYear, tuple[str, str] | EdFiError]],
     tell: Callable[[str], None],
     warn: Callable[[str], None],
-) -> Iterator[tuple[TenantYear, str]]:
-    known = get_args(DataStandard)
+) -> Iterator[tuple[TenantYear, Offered]]:
     for pair, answer in answers:
         if isinstance(answer, EdFiError):
             warn(f"{answer}; its data_standard is written as a guess")
             continue
         version, model = answer
-        standard = ".".join(model.split(".")[:2])
-        if standard in known:
-            tell(f"{pair}: ODS/API {version}, data standard {standard}")
-            yield pair, standard
-        else:
+        try:
+            offered = Offered(nearest_standard(model), without_catalogue(model))
+        except ValueError:
             warn(
-                f"{pair}: ODS/API {version} has data model {model}, of which there is no catalogue; write the nearest of "
-                f"{', '.join(known)} as data_standard"
+                f"{pair}: ODS/API {version} has data model {model}, of which there is no catalogue; write data_standard"
             )
+            continue
+        if offered.lacking:
+            warn(f"{pair}: ODS/API {version}, {offered.lacking}; {_TAKE_THE_REST}")
+        else:
+            tell(f"{pair}: ODS/API {version}, data standard {offered.standard}")
+        yield pair, offered
 
 
 def _stores(start: Start) -> Iterator[str]:
@@ -129,10 +139,12 @@ def _snowflake(account: str, user: str) -> Iterator[str]:
     yield "  stage: raw.util.airflow_stage                  # an external stage at the lake's root; unused with a local lake"
 
 
-def _extract(standard: str) -> Iterator[str]:
+def _extract(first: Offered) -> Iterator[str]:
     yield ""
     yield "extract:"
-    yield f'  data_standard: "{standard}"          # which endpoints "all" means'
+    if first.lacking:
+        yield f"  # {first.lacking}; {_TAKE_THE_REST}"
+    yield f'  data_standard: "{first.standard}"          # which endpoints "all" means'
     yield "  max_concurrent_requests: 8    # in flight to one ODS, over all endpoints"
     yield '  resources: all                # or {"*": {}, studentSectionAssociations: {page_size: 250}, payrolls: {enabled: false}}'
     yield "  descriptors: all"
@@ -157,8 +169,11 @@ def _year(start: Start, pair: TenantYear, variable: str, standard: str) -> Itera
     yield f"        client_id: {{env: {variable}_KEY}}"
     yield f"        client_secret: {{env: {variable}_SECRET}}"
     yield '        # schedule: "0 2 * * *"                 # every night at two'
-    if (own := start.standards.get(pair, standard)) != standard:
-        yield f'        extract: {{data_standard: "{own}"}}'
+    own = start.standards.get(pair, Offered(standard))
+    if own.standard != standard:
+        if own.lacking:
+            yield f"        # {own.lacking}; {_TAKE_THE_REST}"
+        yield f'        extract: {{data_standard: "{own.standard}"}}'
 
 
 def _scalar(value: str) -> str:

@@ -100,6 +100,8 @@ class EndpointOptions(OptionOverrides):
     """Whether it is pulled at all."""
     namespace: Text | None = None
     """Namespace, where the name does not say it: tpdm; else ed-fi."""
+    in_catalogue: Flag | None = None
+    """false: of the ODS, beyond the catalogue; `discover --yaml` writes it."""
 
 
 class EndpointDefaults(Model):

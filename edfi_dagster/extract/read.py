@@ -15,7 +15,15 @@ from edfi_dagster.lake.pull import NewKey, Pull, PullRun
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.changes import EVERYTHING, ChangeWindow, closing_window, delta_window
-from edfi_dagster.ods.errors import EdFiError, NotOffered, NotPermitted, SnapshotGone, WrongCredentials
+from edfi_dagster.ods.errors import (
+    EdFiError,
+    NotOffered,
+    NotPermitted,
+    OdsDown,
+    OdsUnreachable,
+    SnapshotGone,
+    WrongCredentials,
+)
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
 from edfi_dagster.warehouse import ledger
 from edfi_dagster.warehouse.contract import WarehouseError
@@ -263,7 +271,17 @@ class Reader:
             raise
         except (EdFiError, LakeError, WarehouseError) as error:
             pulls.pop(kind).abandon()
-            read.results[kind] = KindResult(Result.FAILED, cause=str(error), error=type(error).__name__)
+            cause = f"{error}{self._otherwise(kind, error)}"
+            read.results[kind] = KindResult(Result.FAILED, cause=cause, error=type(error).__name__)
+
+    def _otherwise(self, kind: RecordKind, error: Exception) -> str:
+        """What to write where an ODS goes on failing to give deletes or key changes, as some do of a snapshot."""
+        if kind == RECORDS or not isinstance(error, OdsUnreachable) or isinstance(error, OdsDown):
+            return ""
+        keys = ["fetch_deletes: false" if kind == DELETES else "get_key_changes: false"]
+        if self._job.session.settings.extract.use_snapshot:
+            keys.insert(0, "use_snapshot: false")
+        return f"; the next run asks for the same again; if it stays, write {' or '.join(keys)}"
 
     def _refused(self, read: EndpointRead, kind: RecordKind, error: NotOffered | NotPermitted) -> KindResult:
         """403 or 404 is a fact about an endpoint never loaded, and a failure of one that was."""

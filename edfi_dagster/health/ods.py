@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from edfi_dagster.config import ConfigError, OdsSettings, Platform, TenantYear
+from edfi_dagster.config import ConfigError, OdsSettings, Platform, ResolvedOptions, TenantYear
+from edfi_dagster.health import oddities
 from edfi_dagster.health.findings import Block, Finding, explained, failed, ok, some, warning
 from edfi_dagster.health.probe import Organization, ProbedOds, TokenInfo, probed
 from edfi_dagster.ods.answers import Answer
-from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
+from edfi_dagster.ods.catalogue import Endpoint, endpoints_of, nearest_standard, without_catalogue
 from edfi_dagster.ods.errors import (
     EdFiError,
     NotOffered,
@@ -46,9 +47,16 @@ class _Examination:
     pair: TenantYear
     settings: OdsSettings
     endpoints: Sequence[Endpoint]
-    page_size: int
-    takes_deletes: bool
+    options: Mapping[Endpoint, ResolvedOptions]
     info: TokenInfo | None = None
+
+    @property
+    def page_size(self) -> int:
+        return max((option.page_size for option in self.options.values()), default=500)
+
+    @property
+    def takes_deletes(self) -> bool:
+        return any(option.fetch_deletes for option in self.options.values())
 
     @property
     def has_changes(self) -> bool:
@@ -67,8 +75,16 @@ class _Examination:
                 self.ask(endpoint, {"limit": "1"})
             except (NotOffered, NotPermitted):
                 continue
+            except RequestRefused as error:
+                if error.status != 403:  # one that must be read by a profile has a question of its own
+                    raise
+                continue
             return endpoint
         return None
+
+    @property
+    def wanted_profiles(self) -> Mapping[Endpoint, str | None]:
+        return {endpoint: option.profile for endpoint, option in self.options.items()}
 
     def allowed(self, endpoint: Endpoint) -> frozenset[str]:
         """What the claims allow at an endpoint; nothing where the ODS does not tell its claims."""
@@ -78,7 +94,8 @@ class _Examination:
         """One GET of which only the status counts. Raises EdFiError."""
         path = endpoint.path if self.ods.abilities.namespaces else endpoint.name
         url = f"{self.ods.url('dataManagementApi')}/{path}{suffix}"
-        self.ods.get(url, params, _unread, endpoint=f"{endpoint.path}{suffix}", retries=1)
+        accept = oddities.accept_of(self.ods, endpoint, None if suffix else self.options[endpoint].profile)
+        self.ods.get(url, params, _unread, endpoint=f"{endpoint.path}{suffix}", retries=1, accept=accept)
 
 
 def examine(platform: Platform, pair: TenantYear, base_url: str) -> Block:
@@ -93,22 +110,14 @@ def _findings(platform: Platform, pair: TenantYear, base_url: str) -> Iterator[F
         yield explained("endpoints", str(error), "correct extract.resources and extract.descriptors")
         endpoints = ()
     settings = platform.ods(pair)
-    options = [
-        platform.endpoint_options(
+    options = {
+        e: platform.endpoint_options(
             pair, e.namespace, e.name, "descriptors" if e.is_descriptor else "resources"
         )
         for e in endpoints
-    ]
+    }
     with probed(platform, pair, base_url) as ods:
-        examined = _Examination(
-            ods,
-            pair,
-            settings,
-            endpoints,
-            max((option.page_size for option in options), default=500),
-            any(option.fetch_deletes for option in options),
-        )
-        yield from _answers(examined)
+        yield from _answers(_Examination(ods, pair, settings, endpoints, options))
 
 
 def _answers(examined: _Examination) -> Iterator[Finding]:
@@ -144,10 +153,17 @@ def _data_standard(examined: _Examination) -> Finding:
         return ok("data standard", f"{offered}, declared is {declared}")
     if not examined.ods.abilities.namespaces:
         return ok("data standard", f"not told by Ed-Fi 2, declared is {declared}")
-    near = ".".join(offered.split(".")[:2])
+    lacking = without_catalogue(offered)
+    near = nearest_standard(offered) if lacking else ".".join(offered.split(".")[:2])
+    if near == declared:
+        return warning(
+            "data standard",
+            f"{lacking}, declared is {declared}",
+            "take what only the ODS has: edfi-dagster discover --yaml",
+        )
     return warning(
         "data standard",
-        f"{offered} is offered, {declared} is declared",
+        f"{offered} is offered, {declared} is declared{f'; {lacking}' if lacking else ''}",
         f'write data_standard: "{near}", for this year under its extract; what only {declared} has is skipped',
     )
 
@@ -321,7 +337,38 @@ def _snapshot(examined: _Examination) -> Finding | None:
     if not examined.settings.extract.use_snapshot:
         return None
     examined.ods.start_snapshot()
+    if sample := examined.sample:
+        endpoint = next((e for e in examined.endpoints if e.has_changes), sample)
+        found = oddities.snapshot_changes(
+            examined.ods,
+            endpoint,
+            deletes=examined.takes_deletes and endpoint.has_changes,
+            key_changes=examined.settings.extract.get_key_changes
+            and endpoint.has_changes
+            and examined.ods.abilities.key_changes,
+        )
+        if found:
+            return found
     return ok("snapshot", f"there is one, of change version {examined.ods.newest_change_version():,}")
+
+
+def _profiles(examined: _Examination) -> Finding | None:
+    assigned = examined.info.profiles if examined.info else ()
+    return oddities.profiles_named(examined.ods, assigned, examined.wanted_profiles)
+
+
+def _rows(examined: _Examination) -> Finding | None:
+    sample = examined.sample
+    if sample is None:
+        return None
+    return oddities.first_page(
+        examined.ods, sample, examined.endpoints, examined.wanted_profiles, examined.page_size
+    )
+
+
+def _partitions(examined: _Examination) -> Finding | None:
+    sample = examined.sample
+    return oddities.partitions(examined.ods, sample, examined.endpoints) if sample else None
 
 
 def _unread(answer: Answer) -> None:
@@ -342,5 +389,8 @@ _QUESTIONS: Mapping[str, tuple[Question, str]] = {
     "permissions": (_permissions, "have the key's claim set allow Read"),
     READ_CHANGES: (_read_changes, _GRANT_CHANGES),
     "page limit": (_page_limit, "check base_url"),
+    "profiles": (_profiles, "write profile: NAME for this tenant's year or its endpoints"),
+    "rows": (_rows, ""),
+    "partitions": (_partitions, ""),
     "snapshot": (_snapshot, "have its host take one before each pull, or write use_snapshot: false"),
 }

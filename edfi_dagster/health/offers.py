@@ -13,7 +13,15 @@ from edfi_dagster.config import EndpointSelection, Platform, TenantYear, normali
 from edfi_dagster.health.documents import Described, described
 from edfi_dagster.health.probe import ProbedOds, TokenInfo, probed
 from edfi_dagster.ods.answers import Answer
-from edfi_dagster.ods.catalogue import DESCRIPTOR, RESOURCE, Kind, endpoints_of, standard_endpoints
+from edfi_dagster.ods.catalogue import (
+    DESCRIPTOR,
+    RESOURCE,
+    Kind,
+    catalogued_standards,
+    endpoints_of,
+    standard_endpoints,
+    without_catalogue,
+)
 from edfi_dagster.ods.errors import EdFiError, NotPermitted, RequestRefused, UnusableBody
 
 _READ = "Read"
@@ -64,6 +72,10 @@ def discover_offers(
     with probed(platform, pair, base_url) as ods:
         offered = {kind: described(ods, kind) for kind in (RESOURCE, DESCRIPTOR)}
         offers = list(_compare(platform, pair, offered))
+        if lacking := without_catalogue(ods.discovery.data_model_version):
+            tell(
+                f"{pair}: {lacking}; what no catalogue has is taken with in_catalogue: false, as --yaml writes it"
+            )
         ods.patience.begin()
         info = ods.token_info()
         if info and info.operations:
@@ -134,7 +146,7 @@ def selections(platform: Platform, offers: Sequence[Offer]) -> dict[str, dict[st
     return {
         f"{kind}s": {
             **_written(platform.extract.selection("resources" if kind == RESOURCE else "descriptors")),
-            **{_short(offer): {} for offer in new_ones(offers, kind)},
+            **{_short(offer): _options(offer) for offer in new_ones(offers, kind)},
         }
         for kind in (RESOURCE, DESCRIPTOR)
     }
@@ -151,6 +163,12 @@ def _written(selection: EndpointSelection) -> dict[str, dict[str, Any]]:
     return {
         name: options.model_dump(mode="json", exclude_unset=True) for name, options in selection.root.items()
     }
+
+
+def _options(offer: Offer) -> dict[str, Any]:
+    """What an endpoint needs to be taken: in a namespace of the standard, that it is not there by mistake."""
+    catalogued = {e.namespace for name in catalogued_standards() for e in standard_endpoints(name)}
+    return {"in_catalogue": False} if not offer.is_known and offer.namespace in catalogued else {}
 
 
 def _short(offer: Offer) -> str:

@@ -103,6 +103,34 @@ def catalogued_standards() -> list[str]:
     return sorted(entry.name.removesuffix(".json") for entry in folder.iterdir())
 
 
+def nearest_standard(version: str) -> str:
+    """The catalogue to pull a data model by: of its own standard, else the nearest older one, else the oldest.
+
+    ``version`` is as discovery tells it, ``6.1.0`` or ``3.2.0-c``. Raises ValueError where it is no version.
+    """
+    wanted = _numbers(version)
+    known = sorted(catalogued_standards(), key=_numbers)
+    return max((name for name in known if _numbers(name) <= wanted), key=_numbers, default=known[0])
+
+
+def without_catalogue(version: str) -> str:
+    """What to say of a data model whose standard has no catalogue; empty where it has one, or is no version."""
+    try:
+        nearest = nearest_standard(version)
+    except ValueError:
+        return ""
+    own = ".".join(map(str, _numbers(version)))
+    if own == nearest:
+        return ""
+    side = "older" if _numbers(nearest) < _numbers(own) else "newer"
+    return f"data standard {own} has no catalogue, and {nearest} is the nearest {side} one"
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
+
+
 def _read(catalogue: Mapping[str, Any], kind: Kind) -> Iterator[Endpoint]:
     for row in catalogue[f"{kind}s"]:
         is_resource = kind == RESOURCE
@@ -187,6 +215,8 @@ def _chosen(
             yield known[normal]
         elif normal not in declared:
             yield _extension(selection.overrides[normal], kind, declared.values())
+        elif selection.overrides[normal].options.in_catalogue is False:
+            yield declared[normal]
 
 
 def _check_names(
@@ -208,8 +238,10 @@ def _check_names(
     namespaces = {normal.partition("/")[0] for normal in declared}
     for normal, endpoint in named.items():
         namespace = normal.partition("/")[0]
-        is_extension = namespace not in namespaces or (
-            namespace != _ED_FI and not near_names(normal, declared.values())
+        is_extension = (
+            namespace not in namespaces
+            or endpoint.options.in_catalogue is False
+            or (namespace != _ED_FI and not near_names(normal, declared.values()))
         )
         if normal not in declared and endpoint.options.enabled is not False and not is_extension:
             raise ConfigError(
@@ -233,7 +265,10 @@ def _advice(normal: str, declared: Mapping[str, Endpoint]) -> str:
     if near:
         return f"did you mean {' or '.join(near)}?"
     name = normal.rpartition("/")[2]
-    return f"check the spelling, or write <namespace>/{name} when an extension has it"
+    return (
+        f"check the spelling, write <namespace>/{name} when an extension has it, or in_catalogue: false when the ODS has "
+        "it beyond the catalogue (edfi-dagster discover --yaml)"
+    )
 
 
 def near_names(written: str, among: Iterable[Endpoint]) -> list[str]:

@@ -227,7 +227,8 @@ class OdsSession:
         except RequestRefused as error:
             raise OdsNotReady(
                 f"the ODS does not tell its newest change version (HTTP {error.status} from "
-                f"{self.url('changeQueries')}); its change queries must be switched on and open to this key",
+                f"{self.url('changeQueries')}); have its host switch change queries on and open them to this key, or write "
+                "use_change_version: false, by which each run pulls everything",
                 pair=self.pair,
             ) from None
 

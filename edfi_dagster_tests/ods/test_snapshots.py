@@ -202,7 +202,7 @@ def test_change_queries_that_are_off_are_not_called_a_missing_snapshot() -> None
     with (
         of_version("7.3", availableChangeVersions=off) as ods,
         session_at(ods.url) as session,
-        pytest.raises(OdsNotReady, match="change queries must be switched on"),
+        pytest.raises(OdsNotReady, match="have its host switch change queries on"),
     ):
         session.start_snapshot()
 

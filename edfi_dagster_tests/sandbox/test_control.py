@@ -83,6 +83,23 @@ def test_faults_are_added_counted_and_cleared(control: Control, api: Api) -> Non
     assert control("DELETE", "faults") == {"hits": 0}
 
 
+def test_oddities_are_set_and_taken_back(control: Control, api: Api, server: SandboxServer) -> None:
+    (store,) = server.site.stores.values()
+    row = api.rows("students", limit=1)[0]
+    control(
+        "POST",
+        "oddities",
+        {"repeated": [row["id"]], "mark": "\ufeff", "spellings": {row["firstName"]: "Odd"}},
+    )
+    answer = api.get("students", limit=2, totalCount="true")
+    assert answer.content.startswith(b"\xef\xbb\xbf[")
+    assert answer.headers["Total-Count"] == str(store.count("students") + 1)
+    assert answer.content.count(row["id"].encode()) == 2 and b'"Odd"' in answer.content
+    control("POST", "oddities", {"unknown": 1}, status=400)
+    control("DELETE", "oddities")
+    assert api.rows("students", limit=1) == [row]
+
+
 def test_permissions_are_denied_and_allowed(control: Control, api: Api) -> None:
     denied = control("POST", "permissions", {"endpoint": "staffs", "action": "deny", "read": False})
     assert denied == {"denied": {"reads": [], "changes": ["ed-fi/staffs"]}, "withdrawn": []}
