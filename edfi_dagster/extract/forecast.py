@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from edfi_dagster.extract.read import Reader
-from edfi_dagster.extract.run import before_a_run, caught_up
+from edfi_dagster.extract.restored import caught_up
+from edfi_dagster.extract.run import before_a_run
 from edfi_dagster.extract.sources import Sources, changes
 from edfi_dagster.extract.work import Job, Work
 from edfi_dagster.lake.pull import PullRun, newest_to_read

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from queue import Queue
 
-from edfi_dagster.extract.history import note_restored
 from edfi_dagster.extract.read import Before, EndpointRead, Reader
+from edfi_dagster.extract.restored import caught_up, forget, highest_committed
 from edfi_dagster.extract.sources import Sources, forget_changed
 from edfi_dagster.extract.verification import Verification
 from edfi_dagster.extract.work import EndpointResult, Job, KindResult, Result, Work
@@ -24,7 +24,6 @@ from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.errors import (
     EdFiError,
     OdsDown,
-    OdsNotReady,
     OdsRestored,
     SnapshotGone,
     WrongCredentials,
@@ -81,10 +80,10 @@ def _passes(
         sources = Sources(job.platform, job.session, job.tell, job.warn)
         forget_changed(job, lease, sources, [work.endpoint for work in works])
         if newest is not None:
-            highest = _highest(job)
-            newest = caught_up(job, newest, highest)
-            if newest < highest:
-                _forget(job, lease, sources, newest, anything_read=False)
+            committed = highest_committed(job)
+            newest = caught_up(job, newest, committed)
+            if newest < committed:
+                forget(job, lease, sources, newest, anything_read=False)
                 full_refresh = True
         run = _PairRun(job, lease, newest, sources, full_refresh=full_refresh)
         with closing(run.results(works)) as results:
@@ -94,7 +93,7 @@ def _passes(
         if last:
             raise run.interrupted
         if isinstance(run.interrupted, OdsRestored):
-            _forget(job, lease, sources, None, anything_read=True)
+            forget(job, lease, sources, None, anything_read=True)
             full_refresh = True
         else:
             job.warn(f"{run.interrupted}; reading what is left from the next one")
@@ -112,38 +111,6 @@ def before_a_run(job: Job) -> Before:
             ledger.ever_loaded(connection, job.pair),
             descriptor_counts(connection, job.pair),
         )
-
-
-def _highest(job: Job) -> int:
-    with job.warehouse.connected() as connection:
-        return max(ledger.watermarks(connection, job.pair).values(), default=0)
-
-
-def caught_up(job: Job, newest: int, version: int) -> int:
-    """What the ODS says its newest change version is; asked again if behind ``version``, for a replica may lag."""
-    return newest if newest >= version else job.session.newest_change_version()
-
-
-def _forget(job: Job, lease: Lease, sources: Sources, newest: int | None, *, anything_read: bool) -> None:
-    """Forget the pair's watermarks, because its ODS was restored. Raises OdsNotReady where that is but an older snapshot.
-
-    The lake learns of it first: a rebuild must not bring them back. ``newest`` is what the ODS says, if that told.
-    """
-    is_snapshot = job.session.settings.extract.use_snapshot
-    if anything_read or not is_snapshot:
-        stamp = lease.next_stamp(after=latest_stamp(job.lake, job.pair))
-        note_restored(job.lake, job.pair, stamp, newest, sources.ods)
-        with job.warehouse.connected() as connection, connection.transaction():
-            lease.check(connection)
-            ledger.deactivate(connection, job.pair)
-    if is_snapshot:
-        raise OdsNotReady(
-            "the ODS's snapshot is older than what was loaded before; have a new snapshot taken and run again, "
-            "or write use_snapshot: false",
-            pair=job.pair,
-        )
-    job.warn(f"{job.pair}: the ODS was restored to an earlier state; refreshing everything asked for")
-    job.restored()
 
 
 class _PairRun:

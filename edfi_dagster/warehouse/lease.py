@@ -28,7 +28,9 @@ from edfi_dagster.warehouse.contract import (
     WarehouseError,
 )
 
-LONGEST_WAIT_SECONDS = 1800.0
+LONGEST_WAIT_SECONDS = 86_400.0
+"""As long as ``run_monitoring`` of dagster.yaml lets any run go on: a first pull takes hours, and who renews its lease works."""
+
 # Who held the lease for an instant and has let it go.
 _NOBODY = "unknown:0"
 _PAIR = "tenant_code = ? AND api_year = ?"
@@ -119,7 +121,7 @@ class Lease:
 def holding(warehouse: Warehouse, pair: TenantYear, *, waiting: Waiting) -> Iterator[Lease]:
     """Hold the pair's lease for the block; waits for another run of the pair to end.
 
-    Raises WarehouseError when it has not ended after half an hour, or where a lease lasts longer, after that.
+    Raises WarehouseError when it has not ended after a day, or where a lease lasts longer, after that.
     """
     holder = _holder()
     started, told = time.monotonic(), False
@@ -127,14 +129,16 @@ def holding(warehouse: Warehouse, pair: TenantYear, *, waiting: Waiting) -> Iter
         sent = clock.seconds()
         if (other := _take(warehouse, pair, holder)) is None:
             break
-        if time.monotonic() - started > _longest_wait(warehouse.lease_terms):
+        waited = time.monotonic() - started
+        if waited > _longest_wait(warehouse.lease_terms):
             raise WarehouseError(
                 f"{pair}: another run ({_place(other)}) still works on it; end it, then run again"
             )
         if not told:
             waiting(f"{pair}: waiting for another run ({_place(other)}) to end")
             told = True
-        time.sleep(warehouse.lease_terms.asked_every)
+        # Each question opens a DuckDB file that the other run needs.
+        time.sleep(max(warehouse.lease_terms.asked_every, min(10.0, waited / 60)))
     lease = Lease(warehouse, pair, holder, sent)
     lease._renewal.start()
     try:

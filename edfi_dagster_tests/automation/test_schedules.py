@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
+from dagster._utils.tags import TagConcurrencyLimitsCounter
 
 from edfi_dagster.assets.keys import partition_key
 from edfi_dagster.automation.run_history import Trigger, run_request
@@ -125,6 +126,29 @@ def test_resources_and_descriptors_of_one_minute_both_go(
     daemon.note(daemon.schedule("grand_bend_2025_resources").requests[0], QUEUED, "extract_resources")
     assert daemon.schedule("grand_bend_2025_descriptors").requests
     assert "no other is put behind it" in daemon.schedule("grand_bend_2025_resources").skipped
+
+
+def test_crons_that_meet_a_first_pull_put_at_most_one_run_behind_it(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """It takes several nights' crons: of each part one run waits in Dagster's queue, and no tick of it is lost for good."""
+    apart = {"schedule_resources": "0 2 * * *", "schedule_descriptors": "0 3 * * *"}
+    daemon = daemon_of(tmp_path, instance, {GRAND_BEND: apart})
+    first = daemon.note(
+        daemon.schedule("grand_bend_2025_resources").requests[0], STARTED, "extract_resources"
+    )
+    for night in range(3):
+        assert "is started" in daemon.schedule("grand_bend_2025_resources").skipped
+        tick = daemon.schedule("grand_bend_2025_descriptors")
+        assert len(tick.requests) == (night == 0)
+        for request in tick.requests:
+            tags = {"dagster/partition": "grand_bend|2025"}
+            queued = daemon.note(request, QUEUED, "extract_descriptors", tags=tags)
+            limits = [{"key": "dagster/partition", "value": {"applyLimitPerUniqueValue": True}, "limit": 1}]
+            assert TagConcurrencyLimitsCounter(limits, [first]).is_blocked(queued)
+        daemon.clock.pass_(days=1)
+    daemon.end(first, dg.DagsterRunStatus.SUCCESS)
+    assert daemon.schedule("grand_bend_2025_resources").requests
 
 
 def test_a_run_of_something_else_does_not_displace_the_night(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from edfi_dagster.lake.paths import manifest_path, run_folder
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.pages import RECORDS
 from edfi_dagster.warehouse.duckdb import DuckDBConnection
+from edfi_dagster.warehouse.lease import Lease
 from edfi_dagster.warehouse.snowflake import SnowflakeConnection
 from edfi_dagster_tests.bench import PAIR, Bench, failures
 
@@ -216,3 +218,33 @@ def test_16_a_manifest_that_was_taken_away_moves_no_watermark(make_bench: MakeBe
     assert bench.watermarks()["students", "records"] == low
     bench.materialize()
     bench.verify()
+
+
+def test_16_two_deployments_that_take_one_stamp_mix_no_rows(
+    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a lease of its own, so two runs on one lake may begin in the same second and write the same files."""
+    bench = make_bench("students", "sessions")
+    other = Bench(bench.config, bench.server)
+    other.move_to_warehouse("other")
+    stamp, writing = datetime.now(UTC).replace(microsecond=0), bench.lake.writing
+
+    def beside(path: str) -> Any:
+        if path.endswith("/students.manifest.json") and not other.stamps():
+            bench.add_student(1)
+            other.materialize()
+        return writing(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lease, "next_stamp", lambda *_, **__: stamp)
+        patched.setattr(bench.lake, "writing", beside)
+        results = bench.materialize(may_fail=True)
+    assert failures(results).keys() == {"students"}
+    other.verify()
+    for one, name in ((bench, "a"), (other, "b")):
+        one.materialize()
+        one.verify()
+        rebuilt = one.rebuild(name)
+        assert failures(rebuilt).keys() <= {"students", "sessions"}
+        one.materialize()
+        one.verify()

@@ -13,7 +13,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 
+import edfi_dagster
 from edfi_dagster.config import TenantYear
 from edfi_dagster.warehouse import lease
 from edfi_dagster.warehouse.contract import LeaseTerms, NotCommitted, WarehouseError
@@ -126,6 +128,12 @@ def test_lease_is_free_when_its_holder_is_dead_or_silent(
             holding(another(), PAIR, waiting=print),
         ):
             pass
+
+
+def test_who_waits_does_so_for_as_long_as_dagster_lets_any_run_go_on() -> None:
+    """The descriptors' run of a night must not fail because a first pull of resources takes till morning."""
+    settings = yaml.safe_load((Path(edfi_dagster.__file__).parents[1] / "dagster.yaml").read_text())
+    assert lease._longest_wait(LeaseTerms()) >= settings["run_monitoring"]["max_runtime_seconds"]
 
 
 def test_who_waits_outlasts_the_lease_of_a_run_that_died_on_another_machine() -> None:
