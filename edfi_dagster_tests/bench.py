@@ -124,11 +124,12 @@ class Bench:
         return found
 
     def configure(self, change: Callable[[dict[str, Any]], object]) -> None:
-        """Edit the configuration, as a person would between two runs."""
+        """Edit the configuration but for the warehouse, as a person would between two runs."""
         document = yaml.safe_load(self.config.read_text())
         change(document)
         self.config.write_text(yaml.safe_dump(document))
-        self.platform = parse_platform(self.config.read_text(), str(self.config), self.folder)
+        edited = parse_platform(self.config.read_text(), str(self.config), self.folder)
+        self.platform = edited.model_copy(update={"warehouse": self.platform.warehouse})
         self.warehouse = self._opened(self.platform)
 
     def configure_year(self, **values: Any) -> None:
@@ -229,7 +230,7 @@ class Bench:
     def deletes(self, name: str | None = None) -> dict[str, list[datetime]]:
         """id → stamps of its tombstones."""
         found = defaultdict(list)
-        for record_id, stamp, _ in self.raw("_deletes", name):
+        for record_id, stamp, _ in self.raw(self.platform.tables.deletes, name):
             found[record_id].append(stamp)
         return dict(found)
 
@@ -237,7 +238,7 @@ class Bench:
         """(name, kind) → highest active change version, as Airflow would read it."""
         rows = self.query(
             "SELECT name, CASE WHEN is_deletes THEN 'deletes' WHEN is_key_changes THEN 'key_changes' ELSE 'records' "
-            "END, max(max_version) FROM edfi3._meta_change_versions "
+            f"END, max(max_version) FROM edfi3.{self.platform.tables.change_versions} "
             "WHERE is_active AND tenant_code = ? AND api_year = ? GROUP BY 1, 2",
             PAIR,
         )
@@ -266,7 +267,7 @@ class Bench:
         """
         endpoint = self.endpoint(name)
         if endpoint.is_descriptor:
-            rows, deleted = self.raw("_descriptors", endpoint.snake), {}
+            rows, deleted = self.raw(self.platform.tables.descriptors, endpoint.snake), {}
         else:
             rows, deleted = self.raw(endpoint.snake), self.deletes(endpoint.snake)
         model = (
@@ -308,7 +309,7 @@ class Bench:
             self._verify_view(endpoint, expected)
 
     def _verify_view(self, endpoint: Endpoint, expected: dict[str, dict[str, Any]]) -> None:
-        table = "_descriptors" if endpoint.is_descriptor else endpoint.snake
+        table = self.platform.tables.descriptors if endpoint.is_descriptor else endpoint.snake
         rows = self.query(
             f"SELECT v FROM edfi3.{table}_current WHERE tenant_code = ? AND api_year = ? AND name = ?",
             [*PAIR, endpoint.snake],

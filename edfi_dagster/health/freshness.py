@@ -19,6 +19,7 @@ from edfi_dagster.health.stores import (
     existing_tables,
     is_made,
     lacks_key_changes_column,
+    misnamed_tables,
 )
 from edfi_dagster.lake.store import LakeError, LakeStore, open_lake
 from edfi_dagster.ods.catalogue import Endpoint
@@ -167,7 +168,7 @@ def read_warehouse(
     tell: Callable[[str], None],
     longest_wait: float,
 ) -> Stored:
-    """Raises WarehouseError, also for a ledger that Airflow made and that lacks a column."""
+    """Raises WarehouseError, also for a ledger of Airflow that lacks a column, and for tables that were renamed."""
     if not is_made(platform):
         return Stored()
     pair = next(iter(endpoints)) if len(endpoints) == 1 else None
@@ -178,6 +179,8 @@ def read_warehouse(
         warehouse.connected() as connection,
     ):
         tables = existing_tables(connection, platform)
+        if misnamed := misnamed_tables(connection, platform):
+            raise WarehouseError("; ".join(misnamed))
         if platform.tables.change_versions.lower() not in tables:
             return Stored()
         if lacks_key_changes_column(connection, platform):

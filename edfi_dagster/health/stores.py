@@ -21,6 +21,7 @@ from edfi_dagster.warehouse.contract import (
 )
 from edfi_dagster.warehouse.opening import open_warehouse, tables_of
 from edfi_dagster.warehouse.snowflake_sql import KEY_CHANGES_COLUMN, quoted
+from edfi_dagster.warehouse.table_roles import problems
 
 CHECK_SECONDS = 10.0
 """How long a check waits for another process to let a DuckDB file go."""
@@ -52,6 +53,18 @@ def lacks_key_changes_column(connection: Connection, platform: Platform) -> bool
         [schema, platform.tables.change_versions.lower()],
     )
     return bool(found) and KEY_CHANGES_COLUMN not in {str(name) for (name,) in found}
+
+
+def misnamed_tables(connection: Connection, platform: Platform) -> list[str]:
+    """Sentences about shared tables whose rows lie under another name than the configured one."""
+    place, schema = _catalogue(platform)
+    made = connection.rows(
+        f"SELECT lower(table_name) FROM {place}.tables "  # noqa: S608 - checked identifiers
+        "WHERE table_schema = ? AND table_type = 'BASE TABLE'",
+        [schema],
+    )
+    names = {str(name) for (name,) in made}
+    return list(problems(connection, platform.tables, names, all_must_exist=True))
 
 
 def examine_lake(platform: Platform) -> Block:
@@ -115,6 +128,8 @@ def _warehouse_findings(
             found = existing_tables(connection, platform)
             yield ok("reachable", "opened" if isinstance(platform.warehouse, DuckDBConfig) else "signed in")
             yield _tables(platform, endpoints, found)
+            for problem in misnamed_tables(connection, platform):
+                yield explained("table names", problem, "write the name that the table has under tables")
             if lacks_key_changes_column(connection, platform):
                 yield failed(
                     "change versions",

@@ -37,7 +37,7 @@ from edfi_dagster.warehouse.contract import (
     side_tables,
 )
 from edfi_dagster.warehouse.current import view_sql
-from edfi_dagster.warehouse.table_roles import check_names, note_names
+from edfi_dagster.warehouse.table_roles import check_names, drop_stale_views, note_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,6 +207,7 @@ class DuckDBWarehouse:
     def prepare(self, tables: Sequence[RawTable]) -> list[str]:
         with self.connected() as connection:
             found = self._found(connection, all_must_exist=True)
+            found = drop_stale_views(connection, self._names, found)
             raw = raw_tables(tables, self._names)
             beside = side_tables(self._names, json="JSON", timestamp="TIMESTAMP")
             views = {f"{table.name}_current" for table in raw if has_current_view(table, self._names)}

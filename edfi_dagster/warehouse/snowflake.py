@@ -32,7 +32,7 @@ from edfi_dagster.warehouse.contract import (
 from edfi_dagster.warehouse.snowflake_session import COMMIT_SECONDS, Session
 from edfi_dagster.warehouse.snowflake_sign_in import sign_in, statement_seconds
 from edfi_dagster.warehouse.snowflake_sql import SnowflakeDialect
-from edfi_dagster.warehouse.table_roles import check_names, note_names
+from edfi_dagster.warehouse.table_roles import check_names, drop_stale_views, note_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,6 +193,7 @@ class SnowflakeWarehouse:
         """
         with self.connected() as connection:
             found = self._found(connection, all_must_exist=True)
+            found = drop_stale_views(connection, self._names, found)
             versions = self._names.change_versions
             key_changes = sql.LEDGER_COLUMN.format(sql.KEY_CHANGES_COLUMN)
             if versions.lower() in found and key_changes not in found:

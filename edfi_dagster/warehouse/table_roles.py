@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from edfi_dagster.config.warehouse import TableNames
 from edfi_dagster.warehouse.contract import ROLES, Connection, WarehouseError
 
+_VIEW = "_current"
 _ROLES = tuple(role for role in TableNames.model_fields if role != "asset_prefix")
 
 
@@ -44,6 +45,21 @@ def problems(
             is_made = now.lower() in tables
             if role in noted or not is_made or not _has_rows(connection, now):
                 yield _remedy(connection, role, was, now, is_made=is_made)
+
+
+def drop_stale_views(connection: Connection, names: TableNames, found: set[str]) -> set[str]:
+    """Drop the views of current rows where a table that they read has another name now; ``found`` without them.
+
+    Whoever prepares their tables next makes them anew.
+    """
+    noted = _noted(connection) if ROLES in found else {}
+    if all(noted.get(role, now).lower() == now.lower() for role, now in _names(names).items()):
+        return found
+    views = {name for name in found if name.endswith(_VIEW) and name.removesuffix(_VIEW) in found}
+    views |= {f"{name}{_VIEW}" for name in noted.values() if f"{name}{_VIEW}".lower() in found}
+    for view in sorted(views):
+        connection.run(f"DROP VIEW IF EXISTS {connection.table(view)}")
+    return found - views
 
 
 def note_names(connection: Connection, names: TableNames) -> None:

@@ -381,10 +381,10 @@ def test_13_rebuild_takes_the_pulls_of_the_configured_source_alone(hosted: MakeB
     bench.materialize()
     warnings(bench)
     bench.configure_year(base_url=bench.server.url_of(ODS))
-    assert not failures(bench.rebuild("of grand bend"))
+    assert not failures(bench.rebuild("grand_bend"))
     verify_of(bench, ODS)
     bench.configure_year(base_url=bench.server.url_of(OTHER))
-    assert not failures(bench.rebuild("of lakeview"))
+    assert not failures(bench.rebuild("lakeview"))
     verify_of(bench, OTHER)
     assert not any(result.full for result in bench.materialize().values())
 
