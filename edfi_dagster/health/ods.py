@@ -12,7 +12,7 @@ from functools import cached_property
 
 from edfi_dagster.config import ConfigError, OdsSettings, Platform, ResolvedOptions, TenantYear
 from edfi_dagster.health import oddities
-from edfi_dagster.health.findings import Block, Finding, explained, failed, ok, some, warning
+from edfi_dagster.health.findings import Block, Finding, State, explained, failed, ok, some, warning
 from edfi_dagster.health.probe import Organization, ProbedOds, TokenInfo, probed
 from edfi_dagster.ods.answers import Answer
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of, nearest_standard, without_catalogue
@@ -283,10 +283,20 @@ def _read_changes(examined: _Examination) -> Finding | None:
         return None
     resources = [e for e in examined.endpoints if e.has_changes]
     if examined.info and examined.info.operations:
-        return _claimed_changes(examined, resources)
-    sample = examined.sample
-    if sample is None or not sample.has_changes:
+        found = _claimed_changes(examined, resources)
+        sample = examined.sample
+        if found is None or found.state == State.FAILED or not sample:
+            return found
+        # A gateway that lets only some addresses through is not among the claims.
+        is_claimed = sample.has_changes and READ_CHANGES in examined.allowed(sample)
+        told = _asked_changes(examined, sample) if is_claimed else found
+        return told if told.state == State.FAILED else found
+    if examined.sample is None or not examined.sample.has_changes:
         return None
+    return _asked_changes(examined, examined.sample)
+
+
+def _asked_changes(examined: _Examination, sample: Endpoint) -> Finding:
     kinds = ["/deletes", "/keyChanges"] if examined.ods.abilities.key_changes else ["/deletes"]
     try:
         for kind in kinds:

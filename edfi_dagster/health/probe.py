@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from edfi_dagster.config import Platform, TenantYear
-from edfi_dagster.ods.answers import Answer, check_status, json_object
+from edfi_dagster.ods.answers import Answer, Transient, check_status, json_object
 from edfi_dagster.ods.errors import OdsUnreachable, RequestRefused, UnusableBody
 from edfi_dagster.ods.oauth import FORM
 from edfi_dagster.ods.session import OdsSession
@@ -98,13 +98,12 @@ class ProbedOds(OdsSession):
             self._token_lease().get()
             return None
         url = f"{self.url('oauth')}_info"
-        self._token_lease().get()
         try:
             return self._retries.persist(
                 lambda _: self._with_token(lambda token, __: read_token_info(self._introspect(url, token))),
                 retries=1,
             )
-        except (RequestRefused, UnusableBody, OdsUnreachable):
+        except (RequestRefused, UnusableBody):
             return None
 
     def _introspect(self, url: str, token: Token) -> Answer:
@@ -114,7 +113,14 @@ class ProbedOds(OdsSession):
             "Authorization": f"Bearer {token.value}",
         }
         answer = self._send("POST", url, headers, "", body=urlencode({"token": token.value}).encode())
-        check_status(answer, self.pair, None, url, url)
+        try:
+            check_status(answer, self.pair, None, url, url)
+        except Transient as error:
+            if (
+                error.remedy
+            ):  # something in front of the ODS answered, and without this help a run works as well
+                raise UnusableBody(error.reason) from None
+            raise
         return answer
 
 

@@ -132,7 +132,11 @@ def check_status(
         raise Unauthorised(described(answer) if foreign else "HTTP 401", foreign=foreign)
     if status in _TRANSIENT or (status >= 500 and status not in _FINAL_5XX):
         raise Transient(
-            f"HTTP {status}", _retry_after(answer.headers), heavy=status == 504, suffering=status in SUFFERING
+            described(answer) if is_page(answer) else f"HTTP {status}",
+            _retry_after(answer.headers),
+            heavy=status == 504,
+            suffering=status in SUFFERING,
+            remedy=IN_FRONT if status == 429 and is_page(answer) else "",
         )
     if status == 413:
         raise Oversized("HTTP 413, too much was asked for at once", status)

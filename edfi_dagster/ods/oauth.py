@@ -24,6 +24,7 @@ from edfi_dagster.ods.answers import (
     Transient,
     check_status,
     json_object,
+    parsed,
     problem,
 )
 from edfi_dagster.ods.errors import OdsNotReady, RequestRefused, UnusableBody, WrongCredentials
@@ -107,12 +108,10 @@ class TokenRequest:
             ) from None
         except Transient as error:
             if answer.status == 429 and not error.remedy:
-                error.reason += (
-                    " (the key has as many unexpired tokens as the ODS allows; "
-                    f"hosts share one in a folder that ${TOKENS_VARIABLE} names)"
-                )
+                error.reason += " (the key has as many unexpired tokens as the ODS allows)"
+                error.remedy = f"let hosts share one token in a folder that ${TOKENS_VARIABLE} names"
             raise
-        return json_object(answer)
+        return parsed(answer, json_object)
 
     def __repr__(self) -> str:
         return f"TokenRequest({self._url})"

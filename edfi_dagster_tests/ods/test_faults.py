@@ -138,6 +138,9 @@ TRANSIENT = [
     Fault("login page", page("login"), OdsUnreachable, "redirects elsewhere, to login.example.org"),
     *(Fault(str(code), status(code), OdsUnreachable, f"HTTP {code}") for code in (408, 409, 425, 500, 502)),
     *(Fault(str(code), status(code), OdsUnreachable, f"HTTP {code}") for code in (429, 503, 520, 507)),
+    Fault(
+        "429 of a firewall", page("rate_limit"), OdsUnreachable, "HTTP 429 with an HTML page .*; a firewall"
+    ),
     Fault("429 with Retry-After", status(429, Retry_After="3"), OdsUnreachable, "HTTP 429"),
     *(
         Fault(name, page(name), OdsUnreachable, f"HTTP {PAGES[name].status} with")

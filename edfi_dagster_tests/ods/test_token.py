@@ -277,7 +277,9 @@ def test_a_token_that_never_comes_is_asked_for_six_times_not_six_times_six(
     server: SandboxServer, session: OdsSession, naps: Naps
 ) -> None:
     server.faults.add("/oauth/token", action="html", status=200)
-    with pytest.raises(OdsUnreachable, match=r"no token: the body is cut or is not JSON .*6 attempts"):
+    with pytest.raises(
+        OdsUnreachable, match=r"no token: the body is cut or is not JSON: it is an HTML page .*6 attempts"
+    ):
         session.newest_change_version()
     assert (token_requests(server), len(naps.seconds)) == (6, 5)
 

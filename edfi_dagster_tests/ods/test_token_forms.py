@@ -115,7 +115,9 @@ def test_a_wrong_secret_is_refused_in_each_form_once_and_told_by_the_401() -> No
 # -- pages of others -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["firewall", "gateway", "unauthorized", "aws", "apim", "empty_403"])
+@pytest.mark.parametrize(
+    "name", ["firewall", "gateway", "unauthorized", "aws", "apim", "empty_403", "rate_limit"]
+)
 def test_a_page_of_a_gateway_at_the_token_address_says_nothing_about_the_key(name: str) -> None:
     page = PAGES[name]
 
