@@ -132,12 +132,11 @@ def _answers(examined: _Examination) -> Iterator[Finding]:
         except OdsUnreachable as error:
             yield explained(question, error.reason, _NO_ANSWER)
             return
-        except WrongCredentials as error:
-            yield explained(question, error.reason, otherwise)
-            return
         except EdFiError as error:
             yield explained(question, error.reason, otherwise)
-            if isinstance(error, OdsNotReady) and question == _REACHABLE:
+            if isinstance(error, WrongCredentials) or (
+                question == _REACHABLE and isinstance(error, OdsNotReady)
+            ):
                 return
 
 
@@ -281,19 +280,17 @@ def _claims(question: str, examined: _Examination, asked: Sequence[Endpoint]) ->
 def _read_changes(examined: _Examination) -> Finding | None:
     if not examined.has_changes or not (examined.takes_deletes or examined.settings.extract.get_key_changes):
         return None
-    resources = [e for e in examined.endpoints if e.has_changes]
+    sample, claimed = examined.sample, None
     if examined.info and examined.info.operations:
-        found = _claimed_changes(examined, resources)
-        sample = examined.sample
-        if found is None or found.state == State.FAILED or not sample:
-            return found
-        # A gateway that lets only some addresses through is not among the claims.
-        is_claimed = sample.has_changes and READ_CHANGES in examined.allowed(sample)
-        told = _asked_changes(examined, sample) if is_claimed else found
-        return told if told.state == State.FAILED else found
-    if examined.sample is None or not examined.sample.has_changes:
-        return None
-    return _asked_changes(examined, examined.sample)
+        claimed = _claimed_changes(examined, [e for e in examined.endpoints if e.has_changes])
+        if claimed is None or claimed.state == State.FAILED:
+            return claimed
+        sample = sample if sample and READ_CHANGES in examined.allowed(sample) else None
+    if sample is None or not sample.has_changes:
+        return claimed
+    # Also where the claims allow it: a gateway that lets only some addresses through is not among them.
+    told = _asked_changes(examined, sample)
+    return claimed if claimed and told.state == State.OK else told
 
 
 def _asked_changes(examined: _Examination, sample: Endpoint) -> Finding:
@@ -311,10 +308,9 @@ def _claimed_changes(examined: _Examination, resources: Sequence[Endpoint]) -> F
     refused = [e for e in readable if READ_CHANGES not in examined.allowed(e)]
     if not readable:
         return None
-    told = (
-        f"/deletes and /keyChanges of {len(readable) - len(refused)} of {len(readable)} resources can be read"
-    )
-    if len(refused) == len(readable):
+    asked = len(readable)
+    told = f"/deletes and /keyChanges of {asked - len(refused)} of {asked} resources can be read"
+    if len(refused) == asked:
         return failed(READ_CHANGES, told, _GRANT_CHANGES)
     if refused:
         return warning(READ_CHANGES, f"{told}; not {some(map(str, refused))}", _GRANT_CHANGES)
