@@ -169,12 +169,10 @@ def _data_standard(examined: _Examination) -> Finding:
 
 def _mode(examined: _Examination) -> Finding:
     discovery, year = examined.ods.discovery, examined.pair.year
-    mode = discovery.api_mode or (
-        "tenant and year are in base_url or in the key" if discovery.version >= (7, 0) else "none told"
-    )
+    untold = "tenant and year are in base_url or in the key" if discovery.version >= (7, 0) else "none told"
     instance = f", instance {discovery.instance}" if discovery.instance else ""
     several = f", several school years of which {year} is taken" if examined.settings.multiyear else ""
-    return ok("mode", f"{mode}{instance}{several}")
+    return ok("mode", f"{discovery.api_mode or untold}{instance}{several}")
 
 
 def _token(examined: _Examination) -> Finding:
