@@ -84,8 +84,8 @@ class BundleEvents:
             found["edfi/grain"] = dg.MetadataValue.text(result.grain)
         if result.commit is not None:
             found["edfi/commit"] = dg.MetadataValue.text(result.commit)
-        if result.recoded:
-            found["edfi/read_as_latin_1"] = dg.MetadataValue.text(", ".join(result.recoded))
+        if result.encodings:
+            found["edfi/encodings"] = dg.MetadataValue.json(dict(result.encodings))
         return found
 
     def _output(self, output: WrittenOutput) -> Metadata:

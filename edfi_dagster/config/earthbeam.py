@@ -276,6 +276,8 @@ class Bundle(Model):
     """The ODS by Lightbeam, the raw tables, or the archive alone."""
     earthmover: EarthmoverOptions = EarthmoverOptions()
     """Options of Earthmover."""
+    allow_empty_output: Flag = False
+    """Whether a file with rows may end in no records; else that fails the run."""
     lightbeam: LightbeamOptions = LightbeamOptions()
     """Options of Lightbeam."""
     sideload: Sideload = Sideload()

@@ -6,7 +6,6 @@ transformations; so whether there is anything to do is decided here, by fingerpr
 
 from __future__ import annotations
 
-import codecs
 import csv
 import importlib.metadata
 import json
@@ -17,30 +16,28 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from edfi_dagster.config.earthbeam import EarthmoverOptions, EarthmoverTool
-from edfi_dagster.earthbeam.bundle import BundleOutline, Output, input_variable
+from edfi_dagster.earthbeam.bundle import BundleOutline, Output
+from edfi_dagster.earthbeam.encodings import UTF_8
 from edfi_dagster.earthbeam.errors import ToolFailed
 from edfi_dagster.earthbeam.process import Finished, find_tool, run_child, scrubbed_environment
 from edfi_dagster.earthbeam.rendering import Composed
 from edfi_dagster.earthbeam.result import WrittenOutput
 from edfi_dagster.earthbeam.scrubbing import scrubbed
+from edfi_dagster.earthbeam.text_inputs import TextInputs
 from edfi_dagster.earthbeam.workspace import Workspace
 
 UNCHANGED = 99
-# Earthmover's own names of what it reads as text, by extension.
-_TEXT_TYPES = {"csv": "csv", "tsv": "tsv", "txt": "fixedwidth", "fwf": "fixedwidth"}
 _LOG_LINE = re.compile(r"^\S+ \S+ earthmover (ERROR|CRITICAL) (?P<message>.*)")
 # Where it happened, which Earthmover says once for each block around it.
 _PLACE = re.compile(r"\(near line (\d+) of `([^`]*)` in `[^`]*`(?:\.[^)]*)?\) *")
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
 class EarthmoverRun:
-    """What one Earthmover run wrote. ``recoded`` are the variables of files that were read as Latin-1."""
+    """What one Earthmover run wrote."""
 
     outputs: tuple[WrittenOutput, ...]
     seconds: float
-    recoded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,15 +59,15 @@ class Earthmover:
         outline: BundleOutline,
         composed: Composed,
         parameters: Mapping[str, str],
-        inputs: Mapping[str, Path],
+        inputs: TextInputs,
     ) -> EarthmoverRun:
-        """Run it over ``inputs`` (variable → file). Raises ToolFailed, ToolTimedOut."""
-        given = {**parameters, **{name: str(path) for name, path in inputs.items()}, **self._own_parameters()}
-        recoded = encodings(composed, inputs)
+        """Run it over ``inputs``. Raises ToolFailed, ToolTimedOut."""
+        files = {name: str(path) for name, path in inputs.files.items()}
+        given = {**parameters, **files, **self._own_parameters()}
         seconds = 0.0
         for forced in (self.options.force, True):
             self.space.clear_outputs()
-            argv = self._argv(given, recoded, force=forced)
+            argv = self._argv(given, inputs.declaring, force=forced)
             environment = scrubbed_environment(self.space.scratch, without={**composed.parameters, **given})
             ended = run_child(
                 argv,
@@ -85,7 +82,7 @@ class Earthmover:
         if ended.code != 0:
             raise ToolFailed(f"Earthmover failed: {_first_error(ended, self.secrets)}")
         written = written_outputs(outline.outputs, self.space.outputs, self._expected(composed))
-        return EarthmoverRun(written, seconds, tuple(sorted({name for name, _, _ in recoded})))
+        return EarthmoverRun(written, seconds)
 
     def _own_parameters(self) -> dict[str, str]:
         scratch = str(self.space.scratch)
@@ -96,9 +93,7 @@ class Earthmover:
             "TEMPORARY_DIRECTORY": scratch,
         }
 
-    def _argv(
-        self, parameters: Mapping[str, str], recoded: Iterable[tuple[str, str, str]], *, force: bool
-    ) -> list[str]:
+    def _argv(self, parameters: Mapping[str, str], declaring: Iterable[str], *, force: bool) -> list[str]:
         options = self.options
         config = next(self.space.project.glob("earthmover.y*ml")).name
         argv = [find_tool(self.tool.path), "run", "-c", f"./{config}", "-p", json.dumps(dict(parameters))]
@@ -112,7 +107,7 @@ class Earthmover:
         overrides = {"config.output_dir": str(self.space.outputs), "config.tmp_dir": str(self.space.scratch)}
         if not options.skip_hashing:
             overrides["config.state_file"] = str(self.state_file or self.space.scratch / "runs.csv")
-        overrides |= {f"sources.{source}.encoding": encoding for _, source, encoding in recoded}
+        overrides |= {f"sources.{source}.encoding": UTF_8 for source in sorted(declaring)}
         return [*argv, "--set", *(word for pair in overrides.items() for word in pair)]
 
     def _expected(self, composed: Composed) -> frozenset[str]:
@@ -133,36 +128,6 @@ def tool_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "unknown"
     return found
-
-
-def encodings(composed: Composed, inputs: Mapping[str, Path]) -> list[tuple[str, str, str]]:
-    """(variable, source, encoding) of text files that are not UTF-8 and whose source does not say what they are.
-
-    Vendors send Latin-1, on which Earthmover would fail halfway.
-    """
-    found = []
-    for source, settings in composed.block("sources").items():
-        variable = input_variable(settings) or _given_as(settings, inputs)
-        file = inputs.get(variable or "")
-        if variable is None or file is None or settings.get("encoding"):
-            continue
-        kind = settings.get("type") or _TEXT_TYPES.get(file.suffix.lower().lstrip("."))
-        if kind in _TEXT_TYPES.values() and file.is_file() and not is_utf8(file):
-            found.append((variable, str(source), "iso-8859-1"))
-    return found
-
-
-def is_utf8(file: Path) -> bool:
-    """Whether all of a file decodes; read piece by piece."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        with file.open("rb") as stream:
-            while piece := stream.read(_CHUNK):
-                decoder.decode(piece)
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def written_outputs(
@@ -209,12 +174,6 @@ def drop_blank_lines(file: Path) -> None:
     with file.open("rb") as lines, part.open("wb") as kept:
         kept.writelines(line for line in lines if not line.isspace())
     part.replace(file)
-
-
-def _given_as(settings: Mapping[str, object], inputs: Mapping[str, Path]) -> str | None:
-    """The variable of an input whose very path is already in the rendered YAML."""
-    file = settings.get("file")
-    return next((name for name, path in inputs.items() if str(path) == file), None)
 
 
 def _first_error(ended: Finished, secrets: Mapping[str, str]) -> str:

@@ -97,7 +97,8 @@ class BundleResult:
     """One run of a bundle. ``unchanged``: the same files with the same bundle were done before, and nothing was to do.
 
     ``failure`` is the first cause of what went wrong, None if nothing did; ``failed_step`` the step it went wrong in.
-    ``archived`` are paths below the lake's root. ``seconds`` are by step.
+    ``encodings`` are what the text files were read in, by variable. ``archived`` are paths below the lake's root.
+    ``seconds`` are by step.
     """
 
     bundle: str
@@ -109,7 +110,7 @@ class BundleResult:
     commit: str | None = None
     unchanged: bool = False
     outputs: tuple[WrittenOutput, ...] = ()
-    recoded: tuple[str, ...] = ()
+    encodings: Mapping[str, str] = field(default_factory=dict)
     match: MatchOutcome | None = None
     validated: tuple[ResourceOutcome, ...] = ()
     sent: tuple[ResourceOutcome, ...] = ()

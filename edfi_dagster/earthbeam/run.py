@@ -141,9 +141,13 @@ class _Run:
         with self._timed("archive raw"):
             if self.job.settings.archive.raw:
                 self._keep("raw", inputs)
+        with self._timed("encodings"):
+            transformation = transformation.decided(parameters)
+            assert transformation.texts is not None
+            self._set(encodings=transformation.texts.encodings)
         with self._timed("earthmover"):
             run, match = transformation.run(outline, parameters)
-        self._set(outputs=run.outputs, recoded=run.recoded, match=match)
+        self._set(outputs=run.outputs, match=match)
         changed = [name for name, path in inputs.items() if file_digest(path) != digests[name]]
         if changed:
             raise ToolFailed(
@@ -153,6 +157,8 @@ class _Run:
             self._archive_outputs(transformation.results_file)
         with self._timed("student ids"):
             self._check_matches()
+        with self._timed("records"):
+            self._check_records(transformation, parameters)
         self._deliver(delivery)
         self.newest = delivery.newest if delivery else None
 
@@ -204,6 +210,17 @@ class _Run:
             raise EarthbeamError(
                 f"only {match.share:.1%} of {match.rows} rows found their student, {match.required:.1%} are required; see "
                 "the rows without a student in the lake's restricted folder"
+            )
+
+    def _check_records(self, transformation: Transformation, parameters: Mapping[str, str]) -> None:
+        """Rows that came to nothing are no success, unless the bundle says so."""
+        if self.job.settings.allow_empty_output:
+            return
+        if found := transformation.fruitless(parameters, self.result.outputs):
+            variable, outputs = found
+            raise EarthbeamError(
+                f"{variable} has rows, but no record of {', '.join(outputs)} came of them; correct the file or the bundle, "
+                "or set allow_empty_output: true if that is right"
             )
 
     # -- after Earthmover --------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def check_filled(composed: Composed, secrets: Collection[str] = ()) -> None:
     """
     for block in _BLOCKS:
         for node, settings in composed.block(block).items():
-            for name in _LEFT.findall(" ".join(_texts(settings))):
+            for name in _LEFT.findall(" ".join(texts_of(settings))):
                 if name in secrets:
                     continue
                 reads = block == "sources" and f"${{{name}}}" in str(settings.get("file"))
@@ -57,13 +57,14 @@ def outside_files(composed: Composed, known: Iterable[Path]) -> dict[str, str] |
     return found
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_of(value: Any) -> Iterator[str]:
+    """Every text in a node's settings, names of keys too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for name, item in value.items():
             yield str(name)
-            yield from _texts(item)
+            yield from texts_of(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _texts(item)
+            yield from texts_of(item)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -163,28 +162,3 @@ def matched(
         share = max(0.0, 1 - (unmatched or 0) / counted)
     found = tuple(rate.plain() for rate in rates)
     return MatchOutcome(required, share, counted, unmatched or 0, found, stored=stored)
-
-
-def count_rows(settings: Mapping[str, Any], file: Path) -> int | None:
-    """How many rows Earthmover takes from a text file with columns; None for files of other kinds.
-
-    Rows whose columns are all empty do not count, as Earthmover drops them.
-    """
-    kind = settings.get("type") or file.suffix.lower().lstrip(".")
-    header = settings.get("header_rows", 1)
-    if kind not in ("csv", "tsv") or not str(header).isdecimal():
-        return None
-    encoding = str(settings.get("encoding") or "utf-8")
-    try:
-        with file.open(encoding=encoding, errors="replace", newline="") as text:
-            rows = csv.reader(text, delimiter="\t" if kind == "tsv" else ",")
-            return sum(1 for row in _after(rows, int(header)) if any(row))
-    except (csv.Error, LookupError, ValueError):
-        # A field beyond what this reader takes, or a header or an encoding that only Earthmover knows.
-        return None
-
-
-def _after(rows: Iterator[list[str]], header: int) -> Iterator[list[str]]:
-    """Rows after the header. pandas leaves out blank lines before it counts."""
-    filled = (row for row in rows if row)
-    return islice(filled, header, None)

@@ -7,7 +7,7 @@ outcome is whole or not there at all. Memory is bounded by how many rows are rea
 from __future__ import annotations
 
 import csv
-import io
+import logging
 import re
 import resource
 import shutil
@@ -24,9 +24,10 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from edfi_dagster.config import TenantYear
-from edfi_dagster.config.errors import is_unicode
+from edfi_dagster.config.errors import is_unicode, printable
 from edfi_dagster.config.values import check_tenant_code
-from edfi_dagster.earthbeam.tenant_years_csv import CsvRows, PartitionError, UnusableCsv, encoding_of
+from edfi_dagster.earthbeam.encodings import EncodingError, encoding_of, is_unicode_text
+from edfi_dagster.earthbeam.tenant_years_csv import CsvRows, PartitionError, UnusableCsv
 
 TENANT, YEAR = "tenant_code", "api_year"
 
@@ -39,6 +40,7 @@ _MOST_OPEN_FILES = min(4_000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
 _MOST_VALUES = 50_000
 _MOST_NAMED, _LONGEST_NAMED = 20, 40
 _LEFT_OVER_SECONDS = 86_400.0
+_LOG = logging.getLogger(__name__)
 _SEVERAL = re.compile(r"[\r\n,;\t\"]")
 _YEAR = re.compile(r"(19|20)\d\d|2100")
 
@@ -54,13 +56,14 @@ class UnknownTenantYear(PartitionError, ValueError):
 @dataclass(frozen=True)
 class TenantYearPart:
     """The rows of one file that are of one (tenant, year). ``paths`` are their Parquet files: one, unless there are hundreds
-    of parts.
+    of parts. ``encoding`` is the one the file was read in.
     """
 
     csv_path: Path
     pair: TenantYear
     paths: tuple[Path, ...]
     rows: int
+    encoding: str = "utf-8"
 
 
 def partition_on_tenant_and_year(
@@ -80,13 +83,14 @@ def partition_on_tenant_and_year(
 
     ``tenant_map`` and ``year_map`` (mappings or functions) translate what stands in the columns; ``tenant_default`` and
     ``year_default`` stand where it is empty, or for all rows where the column is None. Only ``pairs`` may come, if given. Every column stays as text, except columns of the files named ``tenant_code`` or ``api_year``: those names are the
-    folders'. Without ``encoding``, a byte order mark decides, else UTF-8, or Latin-1 for what is no UTF-8.
+    folders'. The bytes of a file tell its encoding, see `encodings`; ``encoding`` is for those that do not. A guess is logged.
 
     Raises MissingColumn (a KeyError), UnusableCsv (a ValueError: no .csv file, or unreadable as one) or UnknownTenantYear
     (a ValueError) with each unknown value and its rows; nothing is changed then.
     """
     files = [Path(path) for path in ([csv_paths] if isinstance(csv_paths, str | Path) else csv_paths)]
-    _check_files(files, encoding)
+    _check_files(files)
+    encodings = {file: _encoding(file, encoding) for file in files}
     columns = _Columns(
         _Column("tenant_code", tenant_col, tenant_map, tenant_default, _tenant),
         _Column("api_year", year_col, year_map, year_default, _year),
@@ -99,17 +103,28 @@ def partition_on_tenant_and_year(
         for file in files:
             folder = output / f".{file.stem}.{uuid.uuid4().hex[:8]}.part"
             temporary.callback(shutil.rmtree, folder, ignore_errors=True)
-            made.append((file, folder, _part(file, folder, columns, encoding)))
+            made.append((file, folder, _part(file, folder, columns, encodings[file])))
         # Only when every file could be parted does any of them change.
-        return [part for file, folder, rows in made for part in _put_in_place(file, folder, output, rows)]
+        return [
+            TenantYearPart(file, pair, paths, count, encodings[file])
+            for file, folder, rows in made
+            for pair, paths, count in _put_in_place(file, folder, output, rows)
+        ]
 
 
-def _check_files(files: Sequence[Path], encoding: str | None) -> None:
+def _encoding(file: Path, declared: str | None) -> str:
     try:
-        io.TextIOWrapper(io.BytesIO(), encoding or "utf-8")
-    except (LookupError, ValueError):
-        named = repr((encoding or "")[:_LONGEST_NAMED])
-        raise UnusableCsv(f"there is no encoding {named}; write for example latin-1") from None
+        found = encoding_of(file, declared)
+    except EncodingError as error:
+        raise UnusableCsv(str(error)) from None
+    except OSError as error:
+        raise UnusableCsv(f"{file}: cannot be read ({error.strerror or type(error).__name__})") from None
+    if declared is None and not is_unicode_text(found):
+        _LOG.warning("%s is not UTF-8 and was read as %s", printable(str(file)), found)
+    return found
+
+
+def _check_files(files: Sequence[Path]) -> None:
     stems: dict[str, Path] = {}
     for file in files:
         if not file.is_file() or file.suffix.lower() != ".csv":
@@ -137,14 +152,15 @@ def _make_ready(output: Path) -> None:
 
 def _put_in_place(
     file: Path, folder: Path, output: Path, rows: Mapping[TenantYear, int]
-) -> Iterator[TenantYearPart]:
+) -> Iterator[tuple[TenantYear, tuple[Path, ...], int]]:
+    """Pair, Parquet files and rows of each part."""
     final = output / file.stem
     if final.exists():
         final.rename(folder.with_suffix(".old.part"))
     folder.rename(final)
     shutil.rmtree(folder.with_suffix(".old.part"), ignore_errors=True)
     for pair, count in sorted(rows.items()):
-        yield TenantYearPart(file, pair, tuple(sorted(_folder_of(final, pair).iterdir())), count)
+        yield pair, tuple(sorted(_folder_of(final, pair).iterdir())), count
 
 
 def _folder_of(folder: Path, pair: TenantYear) -> Path:
@@ -233,11 +249,11 @@ def _year(text: str) -> str | None:
 # -- one file -------------------------------------------------------------------------------------------------
 
 
-def _part(file: Path, folder: Path, columns: _Columns, encoding: str | None) -> dict[TenantYear, int]:
+def _part(file: Path, folder: Path, columns: _Columns, encoding: str) -> dict[TenantYear, int]:
     """Write a file's parts below ``folder``; pair → rows. Raises PartitionError."""
     try:
         folder.mkdir()
-        with file.open(encoding=encoding or encoding_of(file), newline="") as stream:
+        with file.open(encoding=encoding, newline="") as stream:
             rows = None
             try:
                 rows = CsvRows(file, stream)

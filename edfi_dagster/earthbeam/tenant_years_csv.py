@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import re
 from collections import Counter
@@ -18,15 +17,7 @@ from edfi_dagster.earthbeam.errors import EarthbeamError
 _MOST_CELLS = 200_000
 _MOST_BYTES = 16_000_000
 _ROWS_AT_ONCE = 500
-_CHUNK = 1 << 20
 _LINE_END = re.compile(r"\r\n|\r|\n")
-_BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 class PartitionError(EarthbeamError):
@@ -92,24 +83,6 @@ class CsvRows:
                     self.short[place] = line
                 place += 1
                 yield [*row[:width], *[""] * (width - len(row))]
-
-
-def encoding_of(file: Path) -> str:
-    """What a byte order mark says, else UTF-8, or Latin-1 for what is no UTF-8."""
-    with file.open("rb") as stream:
-        piece = stream.read(_CHUNK)
-        for mark, name in _BYTE_ORDER_MARKS.items():
-            if piece.startswith(mark):
-                return name
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        try:
-            while piece:
-                decoder.decode(piece)
-                piece = stream.read(_CHUNK)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return "latin-1"
-    return "utf-8"
 
 
 def _header(names: Sequence[str]) -> list[str]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edfi_dagster.earthbeam import student_ids
 from edfi_dagster.earthbeam.archive import Archive
 from edfi_dagster.earthbeam.bundle import NO_MATCH, BundleOutline, composed_bundle
 from edfi_dagster.earthbeam.earthmover import Earthmover, EarthmoverRun, drop_blank_lines
+from edfi_dagster.earthbeam.encodings import UTF_8, is_unicode_text
 from edfi_dagster.earthbeam.errors import BundleError, EarthbeamError, ToolFailed, ToolTimedOut
 from edfi_dagster.earthbeam.filling import fill_path
 from edfi_dagster.earthbeam.job import BundleJob
 from edfi_dagster.earthbeam.rendering import Composed
-from edfi_dagster.earthbeam.result import MatchOutcome
+from edfi_dagster.earthbeam.result import MatchOutcome, WrittenOutput
+from edfi_dagster.earthbeam.row_counts import count_rows, fruitless_input
 from edfi_dagster.earthbeam.sources import absent_inputs, check_filled
+from edfi_dagster.earthbeam.text_inputs import TextInputs, source_file, text_inputs
 from edfi_dagster.earthbeam.workspace import Workspace
 
 ROSTER = "EDFI_ROSTER_FILE"
@@ -23,13 +26,32 @@ ROSTER = "EDFI_ROSTER_FILE"
 
 @dataclass(frozen=True)
 class Transformation:
-    """``inputs`` are variable → file; the parameters of a run are given to each method, as they grow on the way."""
+    """``inputs`` are variable → file, ``texts`` the same as Earthmover reads them, once that is known.
+
+    The parameters of a run are given to each method, as they grow on the way.
+    """
 
     job: BundleJob
     archive: Archive
     space: Workspace
     inputs: Mapping[str, Path]
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    texts: TextInputs | None = None
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Variable → the file that is read."""
+        return self.texts.files if self.texts else self.inputs
+
+    def decided(self, parameters: Mapping[str, str]) -> Transformation:
+        """The same with every text file in UTF-8, and says which were not. Raises BundleError for one that is no text."""
+        texts = text_inputs(self.composed(parameters), self.inputs, self.space.scratch / "inputs")
+        for variable, encoding in texts.encodings.items():
+            if not is_unicode_text(encoding):
+                self.job.warn(f"{variable} is not UTF-8 and was read as {encoding}")
+            elif encoding != UTF_8:
+                self.job.tell(f"{variable} was read as {encoding}")
+        return replace(self, texts=texts)
 
     @property
     def results_file(self) -> Path:
@@ -70,7 +92,7 @@ class Transformation:
         return absent_inputs(self._rendered(parameters))
 
     def _rendered(self, parameters: Mapping[str, str]) -> Composed:
-        given = {**parameters, **{name: str(path) for name, path in self.inputs.items()}}
+        given = {**parameters, **{name: str(path) for name, path in self.files.items()}}
         return composed_bundle(self.job.settings, given)
 
     def run(
@@ -147,8 +169,16 @@ class Transformation:
         node = composed.parameters.get("EARTHMOVER_NODE_TO_XWALK", "$sources.input")
         kind, _, name = node.partition(".")
         settings = composed.block("sources").get(name) if kind == "$sources" else None
-        file = next((f for f in self.inputs.values() if settings and settings.get("file") == str(f)), None)
-        return student_ids.count_rows(settings, file) if settings and file else None
+        variable = source_file(settings, self.files) if settings else None
+        if settings is None or variable is None:
+            return None
+        return count_rows({**settings, "encoding": UTF_8}, self.files[variable])
+
+    def fruitless(
+        self, parameters: Mapping[str, str], outputs: Sequence[WrittenOutput]
+    ) -> tuple[str, tuple[str, ...]] | None:
+        """The first input whose rows came to nothing, and the outputs that are made of it."""
+        return fruitless_input(self.composed(parameters), self.files, outputs)
 
     def _earthmover(self, outline: BundleOutline, parameters: Mapping[str, str]) -> EarthmoverRun:
         options = self.job.settings.earthmover
@@ -159,10 +189,9 @@ class Transformation:
             tool, options, self.space, results_file=self.results_file, secrets=self.secrets
         )
         with self.job.turn("earthmover"):
-            run = earthmover.run(outline, self.composed(parameters), parameters, self.inputs)
+            texts = self.texts or TextInputs(self.inputs)
+            run = earthmover.run(outline, self.composed(parameters), parameters, texts)
         for output in run.outputs:
             if output.resource:
                 drop_blank_lines(self.space.outputs / output.file)
-        if run.recoded:
-            self.job.warn(f"{', '.join(run.recoded)} is not UTF-8 and was read as Latin-1")
         return run

@@ -88,10 +88,12 @@ def test_an_output_knows_its_own_file_in_the_lake_also_where_the_file_that_was_r
 ) -> None:
     archived = ("a/raw/studentAssessments.jsonl.zst", "a/transformed/studentAssessments.jsonl.zst")
     output = WrittenOutput("studentAssessments", "studentAssessments.jsonl", "studentAssessments", 5)
-    result = replace(RESULT, outputs=(output,), archived=archived, commit="c0ffee", recoded=("INPUT_FILE",))
+    result = replace(
+        RESULT, outputs=(output,), archived=archived, commit="c0ffee", encodings={"INPUT_FILE": "cp1252"}
+    )
     told = materialized(events(tmp_path, result))["student_assessments"]
     assert told["dagster/uri"].endswith("a/transformed/studentAssessments.jsonl.zst")
-    assert (told["edfi/commit"], told["edfi/read_as_latin_1"]) == ("c0ffee", "INPUT_FILE")
+    assert (told["edfi/commit"], told["edfi/encodings"]) == ("c0ffee", {"INPUT_FILE": "cp1252"})
     assert (told["edfi/grain"], told["edfi/files"]) == ("SAT", {"INPUT_FILE": "/in/sat.csv"})
 
 

@@ -17,6 +17,7 @@ from edfi_dagster.earthbeam import BundleOutline, ToolFailed, ToolTimedOut, read
 from edfi_dagster.earthbeam.bundle import composed_bundle
 from edfi_dagster.earthbeam.earthmover import Earthmover, EarthmoverRun, count_records, drop_blank_lines
 from edfi_dagster.earthbeam.process import find_tool
+from edfi_dagster.earthbeam.text_inputs import text_inputs
 from edfi_dagster.earthbeam.workspace import Workspace, workspace
 
 PAIR = TenantYear("grand_bend", 2025)
@@ -77,7 +78,8 @@ class Project:
             state_file=self.state,
             results_file=self.space.root / "results.json",
         )
-        return earthmover.run(self.outline, composed, parameters or {}, {"INPUT_FILE": self.input})
+        self.texts = text_inputs(composed, {"INPUT_FILE": self.input}, self.space.scratch / "inputs")
+        return earthmover.run(self.outline, composed, parameters or {}, self.texts)
 
     def records(self, name: str = "students") -> list[dict[str, Any]]:
         lines = (self.space.outputs / f"{name}.jsonl").read_text().splitlines()
@@ -168,10 +170,10 @@ def test_a_run_that_takes_too_long_is_ended(project: Project, tmp_path: Path) ->
         project.run(path=str(slow), timeout_minutes=0.005)
 
 
-def test_a_latin_1_file_is_read_as_such(project: Project) -> None:
+def test_a_file_that_is_not_utf_8_is_read_as_what_it_is(project: Project) -> None:
     project.input.write_bytes("id,name\n1,Núñez\n2,Grace\n".encode("latin-1"))
-    run = project.run()
-    assert run.recoded == ("INPUT_FILE",)
+    project.run()
+    assert project.texts.encodings == {"INPUT_FILE": "cp1252"}
     assert [r["name"] for r in project.records("names")] == ["Núñez", "Grace"]
 
 

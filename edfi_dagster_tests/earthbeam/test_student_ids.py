@@ -14,10 +14,10 @@ from edfi_dagster.earthbeam import BundleResult
 from edfi_dagster.earthbeam.bundle import MATCH_RATES
 from edfi_dagster.earthbeam.earthmover import count_records
 from edfi_dagster.earthbeam.errors import ToolFailed
+from edfi_dagster.earthbeam.row_counts import count_rows
 from edfi_dagster.earthbeam.student_ids import (
     Rate,
     best_stored_rate,
-    count_rows,
     matched,
     read_rates,
     store_rates,
