@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import msgspec
-
+from edfi_dagster.extract.by_id import read_by_id, with_old_key
 from edfi_dagster.extract.comparison import OdsCounts
+from edfi_dagster.extract.keys import keyed
+from edfi_dagster.extract.people import CorrectedPeople
 from edfi_dagster.extract.sources import Sources
 from edfi_dagster.extract.work import Job, KindResult, Result, Work
-from edfi_dagster.lake.pull import NewKey, Pull, PullRun
+from edfi_dagster.lake.manifest import Manifest, discard
+from edfi_dagster.lake.pull import Pull, PullRun
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.changes import EVERYTHING, ChangeWindow, closing_window, delta_window
@@ -30,11 +31,11 @@ from edfi_dagster.warehouse.contract import WarehouseError
 from edfi_dagster.warehouse.counts import current_counts
 from edfi_dagster.warehouse.current import latest_keys, settled_ids
 from edfi_dagster.warehouse.ledger import Entry, Reading, Watermarks
+from edfi_dagster.warehouse.load import is_first_look
+from edfi_dagster.warehouse.supersede import Judged, Suspects
 
 # Deletes and key changes commit with their records or after them, so without these they are not even read.
 _WAITS = KindResult(Result.UNCHANGED, cause="waits for its records")
-# Above so many records that a cascade rewrote, reading the endpoint whole may cost less.
-_MANY_READ_BY_ID = 500
 # Ids in one question to the warehouse.
 _ASKED_AT_ONCE = 500
 
@@ -55,12 +56,17 @@ class Before:
 
 @dataclass
 class EndpointRead:
-    """What was read of one endpoint. ``readings`` are to be committed; ``results`` are final already."""
+    """What was read of one endpoint. ``readings`` are to be committed; ``results`` are final already.
+
+    ``corrected`` are ids whose raw row shows a person's old UniqueId, ``judged`` the suspects that the ODS was asked for.
+    """
 
     work: Work
     full: bool = False
     readings: dict[RecordKind, Reading] = field(default_factory=dict)
     results: dict[RecordKind, KindResult] = field(default_factory=dict)
+    corrected: list[str] = field(default_factory=list)
+    judged: Judged = field(default_factory=Judged)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -73,8 +79,7 @@ class EndpointRead:
     @property
     def is_first_look(self) -> bool:
         """Whether the raw rows were never searched for superseded ones, as after a switch from Airflow."""
-        changes = self.readings.get(KEY_CHANGES)
-        return self.endpoint.key_can_change and changes is not None and changes.entry.low is None
+        return is_first_look(self.endpoint, self.readings)
 
 
 class Reader:
@@ -92,6 +97,7 @@ class Reader:
         self._sources = sources
         self._collections = sources.collections
         self._published = self._collections.published
+        self._people = CorrectedPeople(job, self._collections)
 
     def read(self, work: Work) -> EndpointRead:
         """Read what ``work`` asks for. An error of one kind is that kind's result and stops no other.
@@ -118,10 +124,14 @@ class Reader:
                 else:
                     self._attempt(read, pulls, kind, self._probe if read.full else self._read_changes)
             if not read.full and RECORDS in pulls and KEY_CHANGES in pulls:
+                self._attempt(read, pulls, KEY_CHANGES, self._note_corrected)
+            if not read.full and RECORDS in pulls and KEY_CHANGES in pulls:
                 changes = pulls[KEY_CHANGES]
                 self._attempt(
                     read, pulls, RECORDS, lambda r, records: self._read_rekeyed(r, records, changes)
                 )
+                if KEY_CHANGES in read.results:
+                    pulls.pop(KEY_CHANGES).abandon()
             self._publish(read, pulls)
         except BaseException:
             for pull in pulls.values():
@@ -214,42 +224,100 @@ class Reader:
         assert self._run.newest is not None
         pull.collection.page_at(closing_window(self._run.newest), 0)
 
+    def _note_corrected(self, read: EndpointRead, changes: Pull) -> None:
+        """Note the records that show a person's old UniqueId; they are read by id like those whose own key changed."""
+        low = self._low(read, KEY_CHANGES)
+        read.corrected = self._people.shown_by(read.endpoint, self._window(-1 if low is None else low), low)
+
     def _read_rekeyed(self, read: EndpointRead, records: Pull, changes: Pull) -> None:
         """Read by id the records whose key changed but which did not come in their window (cascades before 7.3).
 
         One that is not there any more was deleted after its key had changed. Where the natural key cannot be known, a
         new key change can only be followed by a full refresh.
         """
-        if not read.endpoint.key:
+        held = dict.fromkeys(read.corrected, True)
+        if read.endpoint.key:
+            came = records.ids.among(changes.new_keys)
+            missing = [key for record_id, key in changes.new_keys.items() if record_id not in came]
+            held = with_old_key(self._job, read.endpoint, missing) | held
+        else:
             low = self._low(read, KEY_CHANGES)
             if any(low is None or key.change_version > low for key in changes.new_keys.values()):
                 read.full = True
-                records.read_full()
-            return
-        came = records.ids.among(changes.new_keys)
-        missing = [key for record_id, key in changes.new_keys.items() if record_id not in came]
-        ids = self._with_old_key(read.endpoint, missing)
-        if len(ids) > _MANY_READ_BY_ID and self._is_cheaper_whole(records, len(ids)):
+        ids = sorted(held.keys() - records.ids.among(held))
+        strange = {record_id for record_id in ids if not held[record_id]}
+        inquiry = None if read.full else read_by_id(self._run, records, ids, strange=strange)
+        if inquiry is None:
             read.full = True
-            records.read_full()
+            records.read_anew()
+        elif inquiry.hidden:
+            self._warn_of_hidden(read, inquiry.hidden)
+            cause = f"waits for {len(inquiry.hidden)} records that the key may not read by id (HTTP 403)"
+            read.results[KEY_CHANGES] = KindResult(Result.UNCHANGED, cause=cause)
+
+    def _warn_of_hidden(self, read: EndpointRead, ids: Sequence[str]) -> None:
+        self._job.warn(
+            f"{self._run.pair} {read.endpoint.path}: HTTP 403 for {len(ids)} records by id; their rows stay as they are and "
+            "the next run asks again. If they are no longer this key's, run the endpoint with full_refresh"
+        )
+
+    # -- suspects -------------------------------------------------------------------------------------
+
+    def judge(self, read: EndpointRead, suspects: Suspects) -> None:
+        """Ask the ODS for ids that share a natural key with another, and put what it says behind the pull.
+
+        Raises EdFiError, LakeError.
+        """
+        manifest = read.readings[RECORDS].manifest
+        records = self._pull(read.endpoint, RECORDS, first_part=_free_part(manifest))
+        try:
+            inquiry = read_by_id(self._run, records, sorted(suspects.ids))
+            if inquiry is None:
+                self._read_anew(read, records, suspects)
+                return
+            if inquiry.alive:
+                self._correct_key(read)
+            if inquiry.hidden:
+                self._warn_of_hidden(read, inquiry.hidden)
+            read.judged = Judged(
+                read.judged.alive.union(inquiry.alive), read.judged.unseen.union(inquiry.hidden)
+            )
+            if manifest is None:
+                records.window = self._window(self._low(read, RECORDS) or 0)
+                manifest = records.publish(self._low(read, RECORDS), self._sources.of(read.endpoint))
+            elif inquiry.alive or inquiry.gone:
+                new_ids = len(set(inquiry.alive) - suspects.read)
+                manifest = records.amend(manifest, new_ids=new_ids, key=read.endpoint.key)
+            read.readings[RECORDS] = Reading(read.readings[RECORDS].entry, manifest)
+        except BaseException:
+            records.abandon()
+            raise
+
+    def _read_anew(self, read: EndpointRead, records: Pull, suspects: Suspects) -> None:
+        """Read an endpoint whole: who was suspected and is in the walk lives, and who is not is gone."""
+        records.abandon()
+        for reading in read.readings.values():
+            if reading.manifest:
+                discard(self._run.lake, read.endpoint, reading.manifest)
+        read.full, read.judged = True, Judged(read.judged.alive | suspects.ids)
+        pulls = {kind: self._pull(read.endpoint, kind) for kind in read.readings}
+        try:
+            pulls[RECORDS].read_anew()
+            self._write_manifests(read, pulls)
+        except BaseException:
+            pulls[RECORDS].abandon()
+            raise
+
+    def _correct_key(self, read: EndpointRead) -> None:
+        """Two records live with one natural key, so it may be wrong: then take the ODS's own."""
+        endpoint = read.endpoint
+        if endpoint.is_descriptor or not (key := self._published.better_key(endpoint.path, endpoint.key)):
             return
-        gone: list[str] = []
-
-        def found() -> Iterator[tuple[str, bytes]]:
-            with ThreadPoolExecutor(self._run.threads) as threads:
-                for record_id, row in zip(ids, threads.map(records.collection.record, ids), strict=True):
-                    if row is None:
-                        gone.append(record_id)
-                    else:
-                        yield record_id, row
-
-        records.add(found())
-        changes.gone = tuple(gone)
-
-    def _is_cheaper_whole(self, records: Pull, single_reads: int) -> bool:
-        """Whether all pages of an endpoint are far fewer requests than so many of its records one by one."""
-        pages = records.collection.count(EVERYTHING) / records.collection.page_size
-        return single_reads > 4 * pages
+        corrected = replace(endpoint, key=key)
+        read.work = replace(read.work, endpoint=corrected)
+        for kind, reading in read.readings.items():
+            entry = replace(reading.entry, endpoint=corrected)
+            read.readings[kind] = Reading(entry, reading.manifest)
 
     # -- around them ----------------------------------------------------------------------------------
 
@@ -322,11 +390,12 @@ class Reader:
             entry = Entry(self._run.pair, read.endpoint, kind, self._run.stamp, low, self._run.newest, source)
             read.readings[kind] = Reading(entry, manifest)
 
-    def _pull(self, endpoint: Endpoint, kind: RecordKind) -> Pull:
+    def _pull(self, endpoint: Endpoint, kind: RecordKind, *, first_part: int = 0) -> Pull:
         collection = self._collections.open(endpoint, kind)
         tables = self._job.platform.tables
         table = {DELETES: tables.deletes, KEY_CHANGES: tables.key_changes, RECORDS: endpoint.snake}[kind]
-        return Pull(self._run, collection, tables.descriptors if endpoint.is_descriptor else table)
+        table = tables.descriptors if endpoint.is_descriptor else table
+        return Pull(self._run, collection, table, first_part=first_part)
 
     def _wanted(self, endpoint: Endpoint, kind: RecordKind) -> bool:
         if self._run.newest is None:
@@ -341,36 +410,20 @@ class Reader:
     def _low(self, read: EndpointRead, kind: RecordKind) -> int | None:
         return self._before.watermarks.get((read.endpoint.snake, kind))
 
-    def _with_old_key(self, endpoint: Endpoint, new_keys: Sequence[NewKey]) -> list[str]:
-        """The ids whose latest raw row has another natural key than the new one, or that have none though they may live.
-
-        A raw row may be missing because another record took its old key over before the new one was read.
-        """
-        found: list[str] = []
-        with self._job.warehouse.connected() as connection:
-            for start in range(0, len(new_keys), _ASKED_AT_ONCE):
-                batch = {key.id: key for key in new_keys[start : start + _ASKED_AT_ONCE]}
-                known = latest_keys(connection, self._run.pair, endpoint, list(batch))
-                settled = settled_ids(
-                    connection, self._run.pair, endpoint, {i: key.change_version for i, key in batch.items()}
-                )
-                for record_id, key in batch.items():
-                    new = [_text(key.values.get(name)) for name in endpoint.key]
-                    if known.get(record_id) != new and (record_id in known or record_id not in settled):
-                        found.append(record_id)
-        return found
-
     def _keyed(self, endpoint: Endpoint) -> Endpoint:
-        """The endpoint with its natural key, as the ODS publishes it where our catalogue cannot know it."""
+        """The endpoint with its natural key."""
         if not self._abilities.change_versions:  # always replaced, so that no key needs to be known
             return endpoint
-        settings = self._job.session.settings.extract
-        same_standard = f"{self._run.data_model_version}.".startswith(f"{settings.data_standard}.")
-        if endpoint.is_descriptor or (endpoint.key and same_standard):
-            return endpoint
-        return replace(endpoint, key=self._published.key(endpoint.path), key_can_change=True)
+        return keyed(endpoint, self._run, self._published, self._job.session.settings.extract.data_standard)
 
 
-def _text(value: msgspec.Raw | None) -> str | None:
-    decoded = msgspec.json.decode(value) if value is not None else None
-    return decoded if isinstance(decoded, str) or decoded is None else bytes(value or b"").decode()
+def _free_part(manifest: Manifest | None) -> int:
+    """The number of a part that no file of the pull has."""
+    if manifest is None:
+        return 0
+    return 1 + max((_part(file.path) for file in manifest.files), default=-1)
+
+
+def _part(path: str) -> int:
+    numbers = [piece for piece in path.rpartition("/")[2].split(".") if piece.isdecimal()]
+    return int(numbers[0]) if numbers else 0

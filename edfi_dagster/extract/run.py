@@ -33,6 +33,7 @@ from edfi_dagster.warehouse import ledger, load
 from edfi_dagster.warehouse.contract import Connection, WarehouseError
 from edfi_dagster.warehouse.current import descriptor_counts
 from edfi_dagster.warehouse.lease import Lease, holding
+from edfi_dagster.warehouse.supersede import Suspected, Suspects
 
 # Endpoints read side by side beyond the requests in flight, so that one that waits for its load leaves no gap.
 _SPARE_READERS = 4
@@ -166,6 +167,7 @@ class _PairRun:
         readers = self._job.session.settings.extract.max_concurrent_requests + _SPARE_READERS
         loaders = self._job.warehouse.loads_at_once
         with ThreadPoolExecutor(readers, "read") as reading, ThreadPoolExecutor(loaders, "load") as loading:
+            self._asking = reading
             try:
                 for _ in range(loaders):
                     loading.submit(self._load_all)
@@ -247,11 +249,11 @@ class _PairRun:
             try:
                 with self._job.warehouse.connected() as connection:
                     until = time.monotonic() + _LONGEST_BURST_SECONDS
-                    self._done.put(self._load(connection, read))
+                    self._load_or_ask(connection, read)
                     while time.monotonic() < until and not self._to_load.empty():
                         if (read := self._next_to_load()) is None:
                             return
-                        self._done.put(self._load(connection, read))
+                        self._load_or_ask(connection, read)
             except Exception as error:  # noqa: BLE001 - must reach the one who waits for it
                 self._done.put(error)
                 return
@@ -261,15 +263,49 @@ class _PairRun:
         read = self._to_load.get()
         return None if self._stop.is_set() else read
 
+    def _load_or_ask(self, connection: Connection, read: EndpointRead) -> None:
+        """Load an endpoint, or hand it to a reader first: the ODS may take long, and the warehouse is not kept for it."""
+        try:
+            self._done.put(self._load(connection, read))
+        except Suspected as question:
+            self._asking.submit(self._ask, read, question.suspects[read.endpoint.snake])
+
+    def _ask(self, read: EndpointRead, suspects: Suspects) -> None:
+        try:
+            failed = self._judge(read, suspects)
+            if failed is None:
+                self._to_load.put(read)
+            else:
+                self._done.put(failed)
+        except SnapshotGone as error:
+            self.interrupted = self.interrupted or error
+            self._done.put(EndpointResult(read.endpoint))
+        except Exception as error:  # noqa: BLE001 - must reach the one who waits for it
+            self._stop.set()
+            self._done.put(error)
+
+    def _judge(self, read: EndpointRead, suspects: Suspects) -> EndpointResult | None:
+        """Have the ODS say which suspects live; the endpoint's failure where it does not."""
+        try:
+            self._reader.judge(read, suspects)
+        except (WrongCredentials, SnapshotGone):
+            raise
+        except (EdFiError, LakeError, WarehouseError) as error:
+            return _failed(read, error)
+        return None
+
     def _load(self, connection: Connection, read: EndpointRead) -> EndpointResult:
+        judged = {read.endpoint.snake: read.judged}
         try:
             if self._is_restored:
                 return _stored(read)
             if read.full:
-                loaded = load.load_refresh(connection, self._lease, read.readings[RECORDS])
+                reading = read.readings[RECORDS]
+                loaded = load.load_refresh(connection, self._lease, reading, judged=judged)
                 self._refreshed += [reading.entry for reading in read.readings.values()]
             elif read.has_rows or read.is_first_look:
-                loaded = load.load_delta(connection, self._lease, read.endpoint, list(read.readings.values()))
+                readings = list(read.readings.values())
+                loaded = load.load_delta(connection, self._lease, read.endpoint, readings, judged=judged)
             else:
                 loaded = load.Loaded()
                 self._settled += [reading.entry for reading in read.readings.values()]
@@ -288,14 +324,22 @@ class _PairRun:
         changed = [read for read in self._descriptors if read.has_rows]
         unchanged = [read for read in self._descriptors if not read.has_rows]
         self._settled += [read.readings[RECORDS].entry for read in unchanged]
-        with self._job.warehouse.connected() as connection:
-            results = self._load_descriptors(connection, changed)
-            results += [_loaded(read, load.Loaded()) for read in unchanged]
-            if self._refreshed:
-                load.close_refreshes(connection, self._lease, self._refreshed)
-            self._write_summary([*loaded_before, *results])
-            load.settle(connection, self._lease, self._settled)
-        return results
+        others = [_loaded(read, load.Loaded()) for read in unchanged]
+        while True:
+            try:
+                with self._job.warehouse.connected() as connection:
+                    results = [*self._load_descriptors(connection, changed), *others]
+                    if self._refreshed:
+                        load.close_refreshes(connection, self._lease, self._refreshed)
+                    self._write_summary([*loaded_before, *results])
+                    load.settle(connection, self._lease, self._settled)
+                return results
+            except Suspected as question:  # by the first statement: nothing is written yet
+                for read in list(changed):
+                    suspects = question.suspects.get(read.endpoint.snake)
+                    if suspects and (failed := self._judge(read, suspects)):
+                        changed.remove(read)
+                        others.append(failed)
 
     def _load_descriptors(
         self, connection: Connection, reads: Sequence[EndpointRead]
@@ -305,7 +349,10 @@ class _PairRun:
             return []
         try:
             loaded = load.load_descriptors(
-                connection, self._lease, [read.readings[RECORDS] for read in reads]
+                connection,
+                self._lease,
+                [read.readings[RECORDS] for read in reads],
+                judged={read.endpoint.snake: read.judged for read in reads},
             )
         except DamagedFile as error:
             of_file = [read for read in reads if error.path in _files(read)]

@@ -84,7 +84,10 @@ def _foreign(platform: Platform, configured: Configured, endpoint: Endpoint, sou
 
 @dataclass
 class _Replay:
-    """One endpoint's chain. ``reached`` is how far it is replayed, where the ledger gets no watermark of it."""
+    """One endpoint's chain. ``reached`` is how far it is replayed, where the ledger gets no watermark of it.
+
+    ``undecided`` are ids that share a natural key, and of which no manifest says which are gone.
+    """
 
     connection: Connection
     lease: Lease
@@ -92,6 +95,7 @@ class _Replay:
     chain: Chain
     tell: Callable[[str], None]
     reached: dict[RecordKind, int] = field(default_factory=dict)
+    undecided: frozenset[str] = frozenset()
 
     def result(self) -> EndpointResult:
         steps, endpoint = self.chain.steps, self.endpoint
@@ -106,6 +110,10 @@ class _Replay:
                 break
         if self.chain.restored:
             self.tell(f"{self._doubt}; the next run reads it whole")
+        elif self.undecided:  # only the ODS can say which of them live: the next run asks it
+            with self.connection.transaction():
+                self.lease.check(self.connection)
+                load.look_again(self.connection, self.lease.pair, endpoint)
         return result
 
     def _add(self, step: Step, result: EndpointResult) -> bool:
@@ -120,6 +128,9 @@ class _Replay:
             raise
         result.rows_inserted += loaded.inserted.get(RECORDS, 0)
         result.rows_removed += loaded.removed
+        self.undecided = (self.undecided | loaded.undecided) - {
+            record_id for manifest in step.manifests.values() for record_id in manifest.gone
+        }
         for kind, manifest in step.manifests.items():
             rows = loaded.inserted.get(kind, 0)
             result.kinds[kind] = KindResult(Result.LOADED if rows else Result.UNCHANGED, manifest, rows)
@@ -241,7 +252,7 @@ def _with_key(endpoint: Endpoint, manifest: Manifest | None) -> Endpoint:
     """The endpoint with the natural key that the pull knew, which may be the ODS's own."""
     if endpoint.is_descriptor or not manifest or not manifest.key or manifest.key == dict(endpoint.key):
         return endpoint
-    return replace(endpoint, key=manifest.key, key_can_change=True)
+    return replace(endpoint, key=manifest.key)
 
 
 def _result(endpoint: Endpoint, result: Result, cause: str) -> EndpointResult:

@@ -13,6 +13,7 @@ from edfi_dagster.config import TenantYear
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.sealed import read_sealed, write_sealed
 from edfi_dagster.lake.store import LakeError, LakeStore
+from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.pages import RecordKind
 from edfi_dagster.ods.source import Source
 
@@ -47,8 +48,9 @@ class Manifest(msgspec.Struct, frozen=True):
     ``low`` is the watermark the pull started from (None: there was none), ``newest`` the one its load commits (None: the
     pull did without change versions).
     ``files`` is in reading order: of one id the last read is the right one. ``key`` is the natural key the pull knew
-    (flat name → JSON path), so that a rebuild need not ask the ODS for that of an extension. ``gone`` are the ids of
-    key changes that the ODS no longer has, though it may hide their tombstones because the new key lives again.
+    (flat name → JSON path), so that a rebuild need not ask the ODS for that of an extension. ``gone`` are ids
+    that the ODS no longer has, as it said when it was asked for them, though it may hide their tombstones because their
+    key lives again; without it a load could not tell, and a rebuild would not leave the same rows.
     ``odd_rows`` counts the records that are not strict JSON, ``odd`` are the ids of the first of them.
     ``source`` is where the rows come from; None in a sideload, and in manifests older than this field.
     """
@@ -98,6 +100,26 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def bytes(self) -> int:
         return sum(file.bytes for file in self.files)
+
+
+def latest_manifest(
+    store: LakeStore, pair: TenantYear, endpoint: Endpoint, kind: RecordKind
+) -> Manifest | None:
+    """The manifest of the last pull of an endpoint that left one. Raises LakeError for one that cannot be read."""
+    for stamp in reversed(stamps(store, pair)):
+        path = paths.manifest_path(paths.pull_folder(pair, stamp, endpoint, kind), endpoint.snake)
+        if store.exists(path):
+            return read_manifest(store, path)
+    return None
+
+
+def discard(store: LakeStore, endpoint: Endpoint, manifest: Manifest) -> None:
+    """Take a pull away: first its manifest, so that no half of it is ever found."""
+    folder = paths.pull_folder(manifest.pair, manifest.pull_timestamp, endpoint, manifest.kind)
+    store.delete(paths.manifest_path(folder, manifest.name))
+    for file in manifest.files:
+        for stored in {file.path, file.loadable.path}:
+            store.delete(stored)
 
 
 def write_manifest(store: LakeStore, path: str, manifest: Manifest) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -84,7 +84,7 @@ class NewKey(msgspec.Struct, rename={"change_version": "changeVersion", "values"
 class Pull:
     """One pull in the making. It exists for nobody else until ``publish`` has written its manifest."""
 
-    def __init__(self, run: PullRun, collection: Collection, table: str) -> None:
+    def __init__(self, run: PullRun, collection: Collection, table: str, *, first_part: int = 0) -> None:
         self.collection = collection
         self.ids = DistinctIds(run.tmp_dir)
         self.new_keys: dict[str, NewKey] = {}
@@ -101,7 +101,7 @@ class Pull:
         self._table = table
         self._folder = paths.pull_folder(run.pair, run.stamp, collection.endpoint, collection.kind)
         self._files: dict[int, PulledFile] = {}
-        self._parts = 0
+        self._parts = first_part
         self._lock = threading.Lock()
         self._started = datetime.now(UTC)
         self._clock = time.monotonic()
@@ -149,9 +149,29 @@ class Pull:
         """More records, (id, row) each, read by their ids after all the others."""
         self._write(Page(lines_of(record_id, row)) for record_id, row in records)
 
+    def read_anew(self) -> None:
+        """All records and nothing else, in the place of what was read until now."""
+        self.abandon()
+        self.gone = ()
+        self.read_full()
+
+    def amend(self, manifest: Manifest, *, new_ids: int, key: Mapping[str, str]) -> Manifest:
+        """Put what was added, and the ids that are gone, behind a pull that was published; ``new_ids`` it did not have."""
+        amended = msgspec.structs.replace(
+            manifest,
+            files=(*manifest.files, *(self._files[part] for part in sorted(self._files))),
+            rows=manifest.rows + new_ids,
+            gone=(*manifest.gone, *self.gone),
+            key=dict(key),
+            odd_rows=manifest.odd_rows + self._odd.count,
+        )
+        write_manifest(self._run.lake, paths.manifest_path(self._folder, manifest.name), amended)
+        self.close()
+        return amended
+
     def publish(self, low: int | None, source: Source | None = None) -> Manifest | None:
         """Write the manifest, which makes the pull exist; None where a delta brought nothing."""
-        if not self._files and not self.full:
+        if not self._files and not self.full and not self.gone:
             self.close()
             return None
         endpoint, run = self.collection.endpoint, self._run

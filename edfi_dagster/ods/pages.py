@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Literal, TypeVar
 from urllib.parse import quote
 
@@ -23,7 +24,7 @@ from edfi_dagster.ods.errors import (
     UnusableBody,
 )
 from edfi_dagster.ods.oauth import JSON
-from edfi_dagster.ods.rows import Lines, change_lines, record_line, record_lines
+from edfi_dagster.ods.rows import Lines, change_lines, is_same_id, record_line, record_lines
 from edfi_dagster.ods.session import OdsSession, Tally
 
 T = TypeVar("T")
@@ -43,6 +44,14 @@ _ALWAYS_ALLOWED = 25
 _PAGES_UNTIL_LARGER = 10
 # What the ODS would say of a window without change versions, were it asked.
 _NO_ROWS = Answer(b"[]", {"Total-Count": "0"})
+
+
+class Absence(Enum):
+    """Why the ODS did not give a record by id; each is the ODS's own answer, and none of them alone a proof of death."""
+
+    NO_SUCH_ID = "no such id"
+    NOT_PERMITTED = "not permitted"
+    FILTERED_OUT = "not among the records that are asked for"
 
 
 @dataclass(frozen=True)
@@ -222,17 +231,31 @@ class Collection:
                     break
         return []
 
-    def record(self, record_id: str) -> bytes | None:
-        """One record by id, layout stripped; None where it is gone, filtered out, or not visible to this key."""
-        if self._filters:
-            page = self._page(ChangeWindow(None), {"id": record_id})
-            return page.rows[0] if len(page) else None
+    def record(self, record_id: str) -> bytes | Absence:
+        """One record by id, layout stripped, or why it is absent."""
         try:
-            return self._ask(
-                f"{self._url}/{quote(record_id, safe='')}", {}, lambda answer: record_line(answer.body)
+            row = self._ask(
+                f"{self._url}/{quote(record_id, safe='')}",
+                {},
+                lambda answer: record_line(answer.body, record_id),
             )
-        except (NotOffered, NotPermitted):
-            return None
+        except NotOffered:
+            return Absence.NO_SUCH_ID
+        except NotPermitted:
+            return Absence.NOT_PERMITTED
+        if not self._filters:
+            return row
+        page = self._page(ChangeWindow(None), {"id": record_id})
+        found = (row for key, row in zip(page.ids, page.rows, strict=True) if is_same_id(key, record_id))
+        return next(found, Absence.FILTERED_OUT)
+
+    def check_offered(self) -> None:
+        """Raises RequestRefused where the collection is not there, or not for this key."""
+        self._page(ChangeWindow(None), {"limit": "1"})
+
+    def pause(self, seconds: float) -> None:
+        """Wait before asking again."""
+        self._session.pause(seconds)
 
     def unusable(self, reason: str) -> UnusableBody:
         return UnusableBody(reason, pair=self._session.pair, endpoint=self.label)

@@ -73,6 +73,11 @@ class PublishedEndpoints:
         endpoint = self._endpoint(path)
         return dict(zip(endpoint.key_names, endpoint.key, strict=True)) if endpoint else {}
 
+    def better_key(self, path: str, key: Mapping[str, str]) -> Mapping[str, str]:
+        """The endpoint's natural key where the ODS publishes another than ``key``; empty where it agrees or is silent."""
+        endpoint = self._endpoint(path)
+        return self.key(path) if endpoint and contradicts(endpoint, key) else {}
+
     def filters(self, path: str) -> frozenset[str]:
         """The query parameters of the endpoint's collection, as written; empty where it is not published."""
         endpoint = self._endpoint(path)
@@ -139,6 +144,17 @@ class PublishedEndpoints:
         except (RequestRefused, OdsUnreachable, UnusableBody):
             # The document is a help, not a need: without it a refusal stays a failure, and a key unknown.
             return _NONE
+
+
+def contradicts(endpoint: DescribedEndpoint, key: Mapping[str, str]) -> bool:
+    """Whether an ODS marks another natural key than ``key`` (flat name → JSON path).
+
+    A part that its document knows no parameter of is no contradiction: of two organizations in one key, documents up to
+    data standard 5.2 may name only one (studentSpecialEducationProgramEligibilityAssociations).
+    """
+    marked = set(endpoint.key_names)
+    unmarked = (key.keys() - marked) & endpoint.filters
+    return bool(marked) and bool(marked - key.keys() or unmarked)
 
 
 def document_url(session: OdsSession, kind: Kind) -> str | None:

@@ -123,14 +123,21 @@ def change_lines(body: bytes) -> Lines:
     return Lines(text, ids, versions, page.odd(ids))
 
 
-def record_line(body: bytes) -> bytes:
-    """One record, without a line end. Raises UnusableBody where it is not a JSON object with an id."""
+def record_line(body: bytes, record_id: str | None = None) -> bytes:
+    """One record, without a line end. Raises UnusableBody where it is not a JSON object with an id, or that id."""
     line, repaired = odd.line_and_repaired(body)
     try:
-        _identity.decode(repaired)
+        found = _identity.decode(repaired).id
     except NO_JSON:
         raise UnusableBody("the body is not a record with an id") from None
+    if record_id is not None and not is_same_id(found, record_id):
+        raise UnusableBody("the body is the record of another id")
     return line
+
+
+def is_same_id(one: str, other: str) -> bool:
+    """Whether two ids are one, in capitals or not, with dashes or without."""
+    return one.replace("-", "").lower() == other.replace("-", "").lower()
 
 
 def lines_of(record_id: str, row: bytes) -> Lines:

@@ -123,6 +123,7 @@ class OdsSession:
     ) -> None:
         self.pair = pair
         self.settings = settings
+        self.pause = sleep
         self.tally = Tally()
         self.budget = Budget(settings.extract.max_concurrent_requests)
         self._base = (base_url or settings.base_url).rstrip("/")

@@ -303,9 +303,9 @@ def value_at(body: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 def hash_key(space: str, values: list[Any]) -> int:
     """A natural key as a signed 64-bit integer, so that the index over keys stays small.
 
-    Case does not count, as in the usual collation of SQL Server: there ``cou-1`` is the key of a deleted ``COU-1``.
+    Case and trailing blanks do not count, as in SQL Server: there ``cou-1`` is the key of a deleted ``COU-1 ``.
     """
-    text = msgspec.json.encode([space, *values])
+    text = msgspec.json.encode([space, *[v.rstrip(" ") if v.__class__ is str else v for v in values]])
     folded = text.lower() if text.isascii() else text.decode().lower().encode()
     digest = blake2b(folded, digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)

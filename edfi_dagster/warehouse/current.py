@@ -1,7 +1,9 @@
 """Current rows: what a consumer should see of an endpoint.
 
-The latest row of every natural key, by the later of its own stamp and its tombstone's, and only if it is not
-deleted: the rule by which the dbt packages stage raw rows (warehouse.md 1.4), with keys compared exactly.
+The latest row of every id that has no tombstone. A load takes away the rows of ids that the ODS replaced, so no natural
+key is needed to tell records apart, and none can be wrong: not that of another data standard, and not ours. Rows
+without an id, as sideloads have them, are told apart by natural key. The dbt packages stage the same rows
+(warehouse.md 1.4), because an id's rows of an older natural key are taken away as well.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection, Dialect, RawTable
 
 _ID_SPELLINGS = ("id", "Id", "ID")
+_SAID_AT_ONCE = 100
 
 
 def identity(dialect: Dialect, column: str = "v") -> str:
@@ -21,22 +24,24 @@ def identity(dialect: Dialect, column: str = "v") -> str:
 
 
 def keyed(dialect: Dialect, source: str, key: Sequence[str], keep: Sequence[str], *, where: str = "") -> str:
-    """A query of ``source``: the columns ``keep``, ``id``, ``natural_key`` and ``modified``, the time of the ODS.
+    """A query of ``source``: the columns ``keep``, ``id``, ``natural_key`` and ``folded``.
 
     ``key`` holds the JSON paths of the natural key, which becomes one text, compared exactly; the id where it is
-    not known. Each record is parsed once, however many parts its key has.
+    not known. ``folded`` is the same without case and trailing blanks: two keys that a database may take for one.
+    Each record is parsed once, however many parts its key has.
     """
-    texts = dialect.texts([*_ID_SPELLINGS, "_lastModifiedDate", *key])
+    texts = dialect.texts([*_ID_SPELLINGS, *key])
     own = _identity(texts.each[:3])
-    natural_key = own
+    natural_key = folded = own
     if key:
-        parts = texts.each[4:]
+        parts = texts.each[3:]
         missing = " OR ".join(f"{part} IS NULL" for part in parts)
         # A part that is missing means that the record is not of the shape we know: then no two may be taken for one.
         natural_key = f"CASE WHEN {missing} THEN {own} ELSE concat_ws(chr(31), {', '.join(parts)}) END"
+        trimmed = ", ".join(f"rtrim({part})" for part in parts)
+        folded = f"CASE WHEN {missing} THEN {own} ELSE lower(concat_ws(chr(31), {trimmed})) END"
     columns = ", ".join(keep)
-    return f"""SELECT {columns}, {own} AS id, {natural_key} AS natural_key,
-          rtrim(coalesce({texts.each[3]}, ''), 'Z') AS modified
+    return f"""SELECT {columns}, {own} AS id, {natural_key} AS natural_key, {folded} AS folded
         FROM (SELECT {columns}, {texts.select} FROM {source} {where}) parsed"""
 
 
@@ -58,9 +63,8 @@ def current_sql(dialect: Dialect, table: RawTable) -> str:
           ON d.tenant_code = r.tenant_code AND d.api_year = r.api_year AND d.name = r.name AND d.id = r.id"""
     return f"""SELECT {", ".join(RAW_COLUMNS)} FROM (
         SELECT *, row_number() OVER (
-            PARTITION BY tenant_code, api_year, name, natural_key
-            ORDER BY coalesce(deleted_at, pull_timestamp) DESC, pull_timestamp DESC) AS recency
-        FROM (SELECT {columns}, r.natural_key, {deleted} AS deleted_at
+            PARTITION BY tenant_code, api_year, name, record ORDER BY pull_timestamp DESC) AS recency
+        FROM (SELECT {columns}, coalesce(r.id, r.natural_key, {dialect.json("r.v")}) AS record, {deleted} AS deleted_at
               FROM ({rows}) r {tombstones}) stamped) ranked
       WHERE recency = 1 AND deleted_at IS NULL"""
 
@@ -127,6 +131,38 @@ def settled_ids(
     return {
         record_id for record_id, version in found if version is None or int(version) == key_changes[record_id]
     }
+
+
+def seen_key_changes(
+    connection: Connection, pair: TenantYear, changed: Endpoint, ids: Sequence[str], *, by: Endpoint
+) -> set[tuple[str, int]]:
+    """(id, change version) of key changes loaded no later than another endpoint's last key changes were."""
+    names = connection.names
+    found = connection.rows(
+        f"""SELECT {identity(connection)}, {connection.text("changeVersion")} FROM {connection.table(names.key_changes)}
+        WHERE tenant_code = ? AND api_year = ? AND name = ? AND {identity(connection)} IN ({", ".join("?" * len(ids))})
+          AND pull_timestamp <= (SELECT max(pull_timestamp) FROM {connection.table(names.change_versions)}
+            WHERE tenant_code = ? AND api_year = ? AND name = ? AND is_key_changes)""",
+        [*pair, changed.snake, *ids, *pair, by.snake],
+    )
+    return {(str(record_id), int(version)) for record_id, version in found}
+
+
+def ids_that_say(
+    connection: Connection, pair: TenantYear, endpoint: Endpoint, said: Sequence[tuple[str, str]]
+) -> list[str]:
+    """The ids whose latest raw row says one of these (property, JSON text) anywhere in it."""
+    text = f"replace({connection.json()}, '\": ', '\":')"
+    latest = f"""SELECT {identity(connection)} AS id, {text} AS said FROM {connection.table(endpoint.snake)}
+      WHERE tenant_code = ? AND api_year = ? AND name = ?
+      QUALIFY row_number() OVER (PARTITION BY {identity(connection)} ORDER BY pull_timestamp DESC) = 1"""
+    found: set[str] = set()
+    for start in range(0, len(said), _SAID_AT_ONCE):
+        batch = [f'"{name}":{value}' for name, value in said[start : start + _SAID_AT_ONCE]]
+        where = " OR ".join(["contains(said, ?)"] * len(batch))
+        rows = connection.rows(f"SELECT id FROM ({latest}) l WHERE {where}", [*pair, endpoint.snake, *batch])
+        found.update(str(record_id) for (record_id,) in rows)
+    return sorted(found)
 
 
 def descriptor_counts(connection: Connection, pair: TenantYear) -> dict[str, int]:

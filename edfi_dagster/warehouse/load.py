@@ -6,31 +6,31 @@ the lease is still this run's and that the watermark is the one its pull started
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edfi_dagster.config import TenantYear
-from edfi_dagster.lake.manifest import PulledFile
-from edfi_dagster.lake.proof import DamagedFile
 from edfi_dagster.ods.catalogue import Endpoint
-from edfi_dagster.ods.errors import OdsRestored
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
-from edfi_dagster.warehouse import ledger, supersede
+from edfi_dagster.warehouse import ledger, staging, supersede
 from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection, WarehouseError
-from edfi_dagster.warehouse.current import current_sql, identity, keyed, raw_table
+from edfi_dagster.warehouse.current import current_sql, identity, raw_table
 from edfi_dagster.warehouse.lease import Lease
 from edfi_dagster.warehouse.ledger import Reading
-
-_SCOPE = "tenant_code = ? AND api_year = ? AND name = ?"
+from edfi_dagster.warehouse.staging import SCOPE, Account
+from edfi_dagster.warehouse.supersede import Judged
 
 
 @dataclass
 class Loaded:
-    """Rows a load inserted per kind, and raw rows it removed because they were superseded or replaced."""
+    """Rows a load inserted per kind, and raw rows it removed because they were superseded or replaced.
+
+    ``undecided`` are ids that share a natural key with another and stay, because nobody could say which of them live.
+    """
 
     inserted: dict[RecordKind, int] = field(default_factory=dict)
     removed: int = 0
+    undecided: frozenset[str] = frozenset()
 
     @property
     def changed(self) -> bool:
@@ -38,58 +38,103 @@ class Loaded:
 
 
 def load_delta(
-    connection: Connection, lease: Lease, endpoint: Endpoint, readings: Sequence[Reading]
+    connection: Connection,
+    lease: Lease,
+    endpoint: Endpoint,
+    readings: Sequence[Reading],
+    *,
+    judged: Mapping[str, Judged] | None = None,
 ) -> Loaded:
     """Commit one endpoint's delta: its records, then deletes and key changes, and their watermarks.
 
-    Raises NotCommitted; OdsRestored when a record lives whose id has an earlier tombstone.
+    ``judged`` is what the ODS said of suspects; None where it cannot be asked.
+    Raises NotCommitted; Suspected before anything is written; OdsRestored when a record lives whose id has an earlier
+    tombstone.
     """
     read = {reading.entry.kind: reading for reading in readings}
-    _stage(connection, endpoint, read)
-    keyed_changes = bool(endpoint.key_can_change and endpoint.key)
-    if keyed_changes or any(read[kind].manifest for kind in (DELETES, KEY_CHANGES) if kind in read):
-        supersede.make_room(connection)
+    gone = [record_id for r in readings if r.manifest for record_id in r.manifest.gone]
+    account = _stage(connection, endpoint, read, gone)
     loaded = Loaded()
+    superseded = _superseded(connection, endpoint, read, account, gone)
+    if superseded is not None:
+        loaded.undecided = supersede.undecided({endpoint.snake: superseded}, judged)
+    elif gone or any(read[kind].manifest for kind in (DELETES, KEY_CHANGES) if kind in read):
+        supersede.make_room(connection)
+    if gone:
+        supersede.doom_gone(connection, gone, lease.pair, endpoint)
     with connection.transaction():
         lease.check(connection)
         entries = ledger.not_loaded(connection, [reading.entry for reading in readings])
         read = {entry.kind: read[entry.kind] for entry in entries}
-        if RECORDS in read and read[RECORDS].manifest:
-            _check_not_restored(connection, endpoint, read[RECORDS])
-            loaded.inserted[RECORDS] = _insert_records(connection, endpoint, read[RECORDS])
-        if keyed_changes and _may_supersede(read, loaded):
-            loaded.removed += supersede.remove_superseded(connection, lease.pair, endpoint, read)
+        if RECORDS in read and account:
+            loaded.inserted[RECORDS] = _insert_records(connection, read[RECORDS])
+            account.check(loaded.inserted[RECORDS])
+        if read and (gone or superseded is not None):
+            loaded.removed += supersede.remove_superseded(connection, lease.pair, endpoint)
         if DELETES in read and read[DELETES].manifest:
             loaded.inserted[DELETES] = _insert_changes(connection, endpoint, read[DELETES])
             if loaded.inserted[DELETES]:
                 loaded.removed += supersede.remove_replaced(connection, lease.pair, endpoint)
-        if KEY_CHANGES in read and (key_changes := read[KEY_CHANGES].manifest):
-            loaded.removed += supersede.remove_gone(connection, lease.pair, endpoint, key_changes.gone)
+        if KEY_CHANGES in read and read[KEY_CHANGES].manifest:
             loaded.inserted[KEY_CHANGES] = _insert_changes(connection, endpoint, read[KEY_CHANGES])
         ledger.record(connection, entries)
+        if loaded.undecided and judged is not None:
+            look_again(connection, lease.pair, endpoint)
     return loaded
 
 
-def _may_supersede(read: Mapping[RecordKind, Reading], loaded: Loaded) -> bool:
-    """Whether a raw row may have become untrue: a row came, or what lay there before was never looked at."""
-    never_looked = KEY_CHANGES in read and read[KEY_CHANGES].entry.low is None
-    return bool(loaded.inserted.get(RECORDS)) or never_looked
+def look_again(connection: Connection, pair: TenantYear, endpoint: Endpoint) -> None:
+    """Have the next run look for ids that share a natural key in the whole table; part of a transaction."""
+    ledger.deactivate(connection, pair, [endpoint.snake], kind=KEY_CHANGES)
 
 
-def load_refresh(connection: Connection, lease: Lease, reading: Reading) -> Loaded:
+def is_first_look(endpoint: Endpoint, readings: Mapping[RecordKind, Reading]) -> bool:
+    """Whether the raw rows were never searched for superseded ones, as after a switch from Airflow."""
+    changes = readings.get(KEY_CHANGES)
+    return bool(endpoint.key) and changes is not None and changes.entry.low is None
+
+
+def _superseded(
+    connection: Connection,
+    endpoint: Endpoint,
+    read: Mapping[RecordKind, Reading],
+    account: Account | None,
+    gone: Sequence[str],
+) -> supersede.Suspects | None:
+    """The suspects, where rows must be superseded or ids suspected; None where all is plain."""
+    whole = is_first_look(endpoint, read)
+    if not endpoint.key or (not whole and (account is None or account.is_clear)):
+        return None
+    pair = next(iter(read.values())).entry.pair
+    has_deletes = DELETES in read and read[DELETES].manifest is not None
+    search = supersede.Search(gone, account is not None, has_deletes, whole)
+    return supersede.find_superseded(connection, pair, endpoint, search)
+
+
+def load_refresh(
+    connection: Connection,
+    lease: Lease,
+    reading: Reading,
+    *,
+    judged: Mapping[str, Judged] | None = None,
+) -> Loaded:
     """Replace one resource's rows of the pair, also by nothing, and deactivate its watermarks.
 
-    Without ``close_refreshes`` the endpoint has no watermark, so whatever runs next refreshes it again.
+    Without ``close_refreshes`` the endpoint has no watermark, so whatever runs next refreshes it again. ``judged`` as in
+    ``load_delta``.
     """
     endpoint = reading.entry.endpoint
-    _stage(connection, endpoint, {RECORDS: reading})
+    account = staging.stage_refresh(connection, reading)
+    suspects = supersede.Suspects() if account.is_clear else supersede.suspects_read(connection)[None]
+    undecided = supersede.undecided({endpoint.snake: suspects}, judged)
     with connection.transaction():
         lease.check(connection)
         ledger.check_unmoved(connection, [reading.entry])
         removed = _delete_named(connection, endpoint.snake, lease.pair, [endpoint.snake])
         inserted = _insert_all(connection, endpoint, reading)
+        account.check(inserted)
         ledger.deactivate(connection, lease.pair, [endpoint.snake])
-    return Loaded({RECORDS: inserted}, sum(removed.values()))
+    return Loaded({RECORDS: inserted}, sum(removed.values()), undecided)
 
 
 def close_refreshes(connection: Connection, lease: Lease, entries: Sequence[ledger.Entry]) -> None:
@@ -103,20 +148,29 @@ def close_refreshes(connection: Connection, lease: Lease, entries: Sequence[ledg
         ledger.record(connection, entries)
 
 
-def load_descriptors(connection: Connection, lease: Lease, readings: Sequence[Reading]) -> dict[str, Loaded]:
+def load_descriptors(
+    connection: Connection,
+    lease: Lease,
+    readings: Sequence[Reading],
+    *,
+    judged: Mapping[str, Judged] | None = None,
+) -> dict[str, Loaded]:
     """Commit the descriptor endpoints of one run in one transaction; one is replaced only if it differs.
 
-    All readings are of one stamp. Returns name → rows, for those that differed.
+    All readings are of one stamp. Returns name → rows, for those that differed. ``judged`` as in ``load_delta``.
     """
     names = [reading.entry.endpoint.snake for reading in readings]
     newest = readings[0].entry.newest
-    _stage_descriptors(connection, readings)
+    accounts = staging.stage_descriptors(connection, readings)
+    if not all(account.is_clear for account in accounts):
+        found = supersede.suspects_read(connection)
+        supersede.undecided({str(name): suspects for name, suspects in found.items()}, judged)
     with connection.transaction():
         lease.check(connection)
         ledger.check_unmoved(connection, [reading.entry for reading in readings])
         differing = _differing_descriptors(connection, lease.pair, readings)
         removed = _delete_named(connection, connection.names.descriptors, lease.pair, differing)
-        inserted = _insert_descriptors(connection, readings[0], differing) if differing else {}
+        inserted = _insert_descriptors(connection, readings[0], accounts, differing)
         ledger.deactivate(connection, lease.pair, names, above=newest)
         ledger.record(connection, [reading.entry for reading in readings])
     return {name: Loaded({RECORDS: inserted.get(name, 0)}, removed.get(name, 0)) for name in differing}
@@ -133,122 +187,27 @@ def settle(connection: Connection, lease: Lease, entries: Sequence[ledger.Entry]
         ledger.record(connection, unmoved)
 
 
-def _stage(connection: Connection, endpoint: Endpoint, read: dict[RecordKind, Reading]) -> None:
-    """Stage the lines of each manifest, and in ``staged_<kind>`` which of them count."""
+def _stage(
+    connection: Connection, endpoint: Endpoint, read: Mapping[RecordKind, Reading], gone: Sequence[str]
+) -> Account | None:
+    """Stage what was read; the account of the records, if any were."""
+    account = None
     for kind, reading in read.items():
-        if reading.manifest is not None:
-            with _named([reading]):
-                files = [file.loadable for file in reading.manifest.files]
-                _stage_lines(connection, f"staged_{kind}_lines", files)
-            key = tuple(endpoint.key.values()) if kind == RECORDS else ()
-            source = f"(SELECT *, CAST(NULL AS VARCHAR) AS name FROM staged_{kind}_lines)"
-            _keep_last_reads(connection, kind, source, key)
+        if reading.manifest is None:
+            continue
+        if kind == RECORDS:
+            account = staging.stage_delta(connection, reading, gone, has_key_changes=KEY_CHANGES in read)
+        else:
+            staging.stage_changes(connection, kind, reading)
+    return account
 
 
-def _stage_lines(connection: Connection, name: str, files: Sequence[PulledFile]) -> None:
-    """Stage files. Raises WarehouseError when they no longer hold what their manifest says."""
-    found = connection.stage(name, files)
-    expected = sum(file.rows for file in files)
-    if found != expected:
-        raise WarehouseError(
-            f"the lake holds {found} rows at {files[0].path} and beside it, its manifest says {expected}; "
-            "run again with full_refresh to pull them anew"
-        )
-
-
-@contextmanager
-def _named(readings: Sequence[Reading]) -> Iterator[None]:
-    """Say of a damaged file which tenant, year and endpoint it is of."""
-    try:
-        yield
-    except DamagedFile as error:
-        entry = next(r.entry for r in readings if r.manifest and error.path in r.manifest.paths)
-        raise error.of(f"{entry.pair} {entry.endpoint.path}") from None
-
-
-def _keep_last_reads(connection: Connection, kind: RecordKind, source: str, key: Sequence[str]) -> None:
-    """Of the staged lines, keep the last read of every id and, where the key is known, of every natural key.
-
-    Two ids that were read with one natural key under one stamp are a record that was replaced while the pull went
-    on; the one the ODS modified last is alive. Rows are sorted only where any id or key comes twice.
-    """
-    staged = f"staged_{kind}"
-    lines = keyed(connection, source, key, ("read_order", "name"))
-    connection.run(f"CREATE OR REPLACE TEMPORARY TABLE {staged} AS {lines}")
-    orders = {"id": "read_order DESC"}
-    if key:
-        orders["natural_key"] = "modified DESC, read_order DESC"
-    twice = ", ".join(
-        f"(SELECT count(*) FROM (SELECT 1 FROM {staged} GROUP BY name, {column} HAVING count(*) > 1) {column}s)"
-        for column in orders
-    )
-    (counts,) = connection.rows(f"SELECT {twice}")
-    for (column, order), count in zip(orders.items(), counts, strict=True):
-        if count:
-            _keep_last(connection, staged, column, order)
-
-
-def _keep_last(connection: Connection, staged: str, column: str, order: str) -> None:
-    connection.run(
-        f"""DELETE FROM {staged} WHERE read_order IN (SELECT read_order FROM (
-            SELECT read_order, row_number() OVER (PARTITION BY name, {column} ORDER BY {order}) AS place
-            FROM {staged}) placed WHERE place > 1)"""
-    )
-
-
-def _staged(kind: RecordKind) -> str:
-    """SQL for the staged lines that count, with their id, natural key and name."""
-    return (
-        "(SELECT l.v, l.filename, l.file_row_number, k.id, k.natural_key, k.name "
-        f"FROM staged_{kind}_lines l JOIN staged_{kind} k ON k.read_order = l.read_order)"
-    )
-
-
-def _stage_descriptors(connection: Connection, readings: Sequence[Reading]) -> None:
-    files = {
-        file.path: (reading.entry.endpoint.snake, file)
-        for reading in readings
-        if reading.manifest
-        for file in (stored.loadable for stored in reading.manifest.files)
-    }
-    with _named(readings):
-        _stage_lines(connection, "staged_records_lines", [file for _, file in files.values()])
-    connection.run("CREATE OR REPLACE TEMPORARY TABLE staged_names (filename VARCHAR, name VARCHAR)")
-    if files:
-        connection.run(
-            f"INSERT INTO staged_names VALUES {', '.join(['(?, ?)'] * len(files))}",
-            [value for path, (name, _) in files.items() for value in (path, name)],
-        )
-    source = "(SELECT l.*, n.name FROM staged_records_lines l JOIN staged_names n ON n.filename = l.filename)"
-    _keep_last_reads(connection, RECORDS, source, ("namespace", "codeValue"))
-
-
-def _check_not_restored(connection: Connection, endpoint: Endpoint, reading: Reading) -> None:
-    pair = reading.entry.pair
-    ((living,),) = connection.rows(
-        f"SELECT count(*) FROM {connection.table(connection.names.deletes)} d WHERE {_SCOPE} AND pull_timestamp < ? "
-        f"AND {identity(connection, 'd.v')} IN (SELECT id FROM staged_records)",
-        [*pair, endpoint.snake, reading.entry.stamp.replace(tzinfo=None)],
-    )
-    if living:
-        raise OdsRestored(
-            f"{living} records live that were deleted before, and ids never return: the ODS was restored",
-            pair=pair,
-            endpoint=endpoint.path,
-        )
-
-
-def _insert_records(connection: Connection, endpoint: Endpoint, reading: Reading) -> int:
+def _insert_records(connection: Connection, reading: Reading) -> int:
     """Insert what differs from its id's current row."""
-    table = connection.table(endpoint.snake)
-    current = f"""SELECT id, max_by(v, pull_timestamp) AS v FROM (
-        SELECT {identity(connection)} AS id, v, pull_timestamp FROM {table} WHERE {_SCOPE}) scoped
-      WHERE id IN (SELECT id FROM staged_records) GROUP BY id"""
     return connection.run(
-        f"""INSERT INTO {table} ({", ".join(RAW_COLUMNS)})
-        SELECT {_raw_values("s")} FROM {_staged(RECORDS)} s LEFT JOIN ({current}) c ON c.id = s.id
-        WHERE c.id IS NULL OR NOT ({connection.same("c.v", "s.v")})""",
-        [*_raw_parameters(reading), *reading.entry.pair, endpoint.snake],
+        f"""INSERT INTO {connection.table(reading.entry.endpoint.snake)} ({", ".join(RAW_COLUMNS)})
+        SELECT {_raw_values("s")} FROM {staging.staged(RECORDS)} s WHERE NOT s.is_equal""",
+        _raw_parameters(reading),
     )
 
 
@@ -257,21 +216,34 @@ def _insert_all(connection: Connection, endpoint: Endpoint, reading: Reading) ->
         return 0
     table = connection.table(endpoint.snake)
     return connection.run(
-        f"INSERT INTO {table} ({', '.join(RAW_COLUMNS)}) SELECT {_raw_values('s')} FROM {_staged(RECORDS)} s",
+        f"INSERT INTO {table} ({', '.join(RAW_COLUMNS)}) SELECT {_raw_values('s')} FROM {staging.staged(RECORDS)} s",
         _raw_parameters(reading),
     )
 
 
-def _insert_descriptors(connection: Connection, reading: Reading, names: Sequence[str]) -> dict[str, int]:
+def _insert_descriptors(
+    connection: Connection, reading: Reading, accounts: Sequence[Account], names: Sequence[str]
+) -> dict[str, int]:
     """Insert the staged rows of ``names``; ``reading`` is any of the run's, for its stamp and versions."""
-    table = connection.table(connection.names.descriptors)
-    chosen = f"s.name IN ({', '.join('?' * len(names))})"
-    connection.run(
-        f"INSERT INTO {table} ({', '.join(RAW_COLUMNS)}) SELECT {_raw_values('s', name='s.name')} "
-        f"FROM {_staged(RECORDS)} s WHERE {chosen}",
+    if not names:
+        return {}
+    chosen = {a.entry.endpoint.snake: a for a in accounts if a.entry.endpoint.snake in names}
+    inserted = connection.run(
+        f"INSERT INTO {connection.table(connection.names.descriptors)} ({', '.join(RAW_COLUMNS)}) "
+        f"SELECT {_raw_values('s', name='s.name')} FROM {staging.staged(RECORDS)} s "
+        f"WHERE s.name IN ({', '.join('?' * len(names))})",
         [*_raw_parameters(reading, named=False), *names],
     )
-    return dict(connection.rows("SELECT name, count(*) FROM staged_records GROUP BY 1"))
+    counts = {name: account.read - account.gone for name, account in chosen.items()}
+    if inserted != sum(counts.values()):
+        for name, account in chosen.items():
+            counted = "SELECT count(*) FROM staged_records WHERE name = ?"
+            account.check(connection.rows(counted, [name])[0][0])
+        raise WarehouseError(
+            f"{reading.entry.pair} descriptors: {inserted} of {sum(counts.values())} rows were inserted; nothing was "
+            "committed, run again with full_refresh"
+        )
+    return counts
 
 
 def _insert_changes(connection: Connection, endpoint: Endpoint, reading: Reading) -> int:
@@ -286,8 +258,8 @@ def _insert_changes(connection: Connection, endpoint: Endpoint, reading: Reading
     )
     return connection.run(
         f"""INSERT INTO {table} ({", ".join(RAW_COLUMNS)})
-        SELECT {_raw_values("s")} FROM {_staged(kind)} s
-        WHERE NOT EXISTS (SELECT 1 FROM {table} d WHERE {_SCOPE} AND {identity(connection, "d.v")} = s.id{same_change})""",
+        SELECT {_raw_values("s")} FROM {staging.staged(kind)} s
+        WHERE NOT EXISTS (SELECT 1 FROM {table} d WHERE {SCOPE} AND {identity(connection, "d.v")} = s.id{same_change})""",
         [*_raw_parameters(reading), *reading.entry.pair, endpoint.snake],
     )
 
@@ -299,7 +271,7 @@ def _differing_descriptors(
     names = [reading.entry.endpoint.snake for reading in readings]
     current = current_sql(connection, raw_table(connection, readings[0].entry.endpoint))
     found = connection.rows(
-        f"""SELECT DISTINCT coalesce(s.name, c.name) FROM {_staged(RECORDS)} s
+        f"""SELECT DISTINCT coalesce(s.name, c.name) FROM {staging.staged(RECORDS)} s
         FULL JOIN (SELECT r.name, {identity(connection, "r.v")} AS id, r.v FROM ({current}) r
                    WHERE tenant_code = ? AND api_year = ? AND name IN ({", ".join("?" * len(names))})) c
           ON c.name = s.name AND c.id = s.id

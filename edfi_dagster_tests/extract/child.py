@@ -83,13 +83,15 @@ def arm(orders: Orders) -> None:
     @wraps(real)
     def armed(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
-        calls += 1
-        mine = calls == orders.nth
-        if mine and not orders.after:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if not orders.after:
+            calls += 1
+            if calls == orders.nth:
+                os.kill(os.getpid(), signal.SIGKILL)
         result = real(*args, **kwargs)
-        if mine:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if orders.after:  # a call that was refused is none
+            calls += 1
+            if calls == orders.nth:
+                os.kill(os.getpid(), signal.SIGKILL)
         return result
 
     setattr(owner, name, armed)

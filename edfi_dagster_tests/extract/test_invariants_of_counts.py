@@ -177,7 +177,7 @@ def test_14_a_run_killed_before_it_has_compared_does_not_use_up_the_day(
     yesterday(bench)
     bench.store.hide("students", bench.store.ids("students")[0])
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):

@@ -76,7 +76,10 @@ def test_7_tombstone_of_a_recreated_key_waits_while_the_records_fail(make_bench:
 def test_7_tombstone_read_after_the_record_that_replaced_it_does_not_take_it_along(
     make_bench: MakeBench,
 ) -> None:
-    """The tombstone's stamp is then later than the living row's, and dbt would prefer the dead one."""
+    """The tombstone's stamp is then later than the living row's, and dbt would prefer the dead one.
+
+    The ODS, asked by id, says that the replaced record is gone, so its row leaves before its tombstone comes.
+    """
     bench = make_bench("graduationPlans")
     old = bench.store.post("graduationPlans", graduation_plan(bench.store, "Night school"))
     bench.materialize()
@@ -84,10 +87,11 @@ def test_7_tombstone_read_after_the_record_that_replaced_it_does_not_take_it_alo
     bench.store.deny("graduationPlans", read=False)
     result = bench.materialize(may_fail=True)["graduationPlans"]
     assert result.failures.keys() == {DELETES, KEY_CHANGES}
+    assert result.rows_removed == 1
     bench.verify()
     bench.store.allow("graduationPlans")
     result = bench.materialize()["graduationPlans"]
-    assert (result.rows_removed, result.kinds[DELETES].rows_loaded) == (1, 1)
+    assert (result.rows_removed, result.kinds[DELETES].rows_loaded) == (0, 1)
     assert bench.deletes().keys() == {old}
     assert new in bench.current("graduationPlans")
     bench.verify()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from edfi_dagster.extract import read
+from edfi_dagster.extract import by_id
 from edfi_dagster.sandbox import RequestInfo
 from edfi_dagster_tests.bench import Bench
 
@@ -53,7 +53,7 @@ def test_rows_that_keys_move_past_the_walk_are_read(make_bench: MakeBench, versi
 def test_a_cascade_into_many_records_is_read_in_pages(
     make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read, "_MANY_READ_BY_ID", 3)
+    monkeypatch.setattr(by_id, "_MANY_READ_BY_ID", 3)
     bench = make_bench(
         "sessions",
         "courseOfferings",

@@ -8,7 +8,7 @@ import pytest
 from edfi_dagster.ods.changes import EVERYTHING, ChangeWindow, closing_window, delta_window, whole_window
 from edfi_dagster.ods.errors import RequestRefused, UnusableBody
 from edfi_dagster.ods.pagers import follow, record_walks
-from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, Collection, Page
+from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, Absence, Collection, Page
 from edfi_dagster.ods.rows import Lines
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.sandbox import SandboxServer, Store
@@ -307,24 +307,31 @@ def test_a_record_is_read_by_its_id_as_the_walk_gives_it(store: Store, session: 
     assert [pages.record(record_id) for record_id in first.ids[:5]] == first.lines.rows[:5]
 
 
-def test_a_record_that_is_gone_or_hidden_is_none(store: Store, session: OdsSession) -> None:
+def test_a_record_that_is_absent_is_told_why(store: Store, session: OdsSession) -> None:
     pages = collection(session, "students")
     pages.first_page(EVERYTHING)
-    assert pages.record("0" * 32) is None
-    known = store.ids("students")[0]
+    assert pages.record("0" * 32) is Absence.NO_SUCH_ID
+    known, other = store.ids("students")[:2]
+    name = store.get("students", known)["firstName"]
+    store.put("students", other, {**store.get("students", other), "firstName": f"not {name}"})
+    some = collection(session, "students", filters={"firstName": name})
+    assert isinstance(some.record(known), bytes)
+    assert some.record(other) is Absence.FILTERED_OUT
+    assert some.record("0" * 32) is Absence.NO_SUCH_ID
     store.deny("students")
-    assert pages.record(known) is None
+    assert pages.record(known) is Absence.NOT_PERMITTED
 
 
 def test_a_record_that_fails_is_no_missing_one(
     server: SandboxServer, session: OdsSession, store: Store
 ) -> None:
+    record_id, other = store.ids("students")[:2]
     server.faults.add("/students/", action="truncate", times=1)
     server.faults.add("/students/", status=200, body=b"[]", times=1)
-    record_id = store.ids("students")[0]
-    assert (collection(session, "students").record(record_id) or b"").startswith(
-        b'{"id":"' + record_id.encode()
-    )
+    server.faults.add("/students/", status=200, body=f'{{"id": "{other}"}}'.encode(), times=1)
+    found = collection(session, "students").record(record_id)
+    assert isinstance(found, bytes)
+    assert found.startswith(b'{"id":"' + record_id.encode())
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +23,7 @@ from edfi_dagster.warehouse.contract import RawTable, Warehouse
 from edfi_dagster.warehouse.current import current_rows
 from edfi_dagster.warehouse.lease import holding
 from edfi_dagster.warehouse.ledger import Entry, Reading
+from edfi_dagster.warehouse.supersede import Judged
 
 PAIR = TenantYear("t", 2025)
 SESSIONS, STUDENTS, TERMS, SEXES = find_endpoints(
@@ -99,7 +100,7 @@ class Pulls:
             table=endpoint.snake,
             full=full,
             files=tuple(files),
-            rows=len(rows),
+            rows=len({row["id"] for row in rows} if kind == RECORDS else rows),
             expected_rows=len(rows),
             min_change_version=0,
             max_change_version=newest,
@@ -131,10 +132,12 @@ def refresh(warehouse: Warehouse, *readings: Reading) -> list[load.Loaded]:
     return loaded
 
 
-def delta(warehouse: Warehouse, *readings: Reading) -> load.Loaded:
+def delta(
+    warehouse: Warehouse, *readings: Reading, judged: Mapping[str, Judged] | None = None
+) -> load.Loaded:
     entry = readings[0].entry
     with holding(warehouse, entry.pair, waiting=print) as lease, warehouse.connected() as connection:
-        return load.load_delta(connection, lease, entry.endpoint, readings)
+        return load.load_delta(connection, lease, entry.endpoint, readings, judged=judged)
 
 
 def descriptors(warehouse: Warehouse, *readings: Reading) -> dict[str, load.Loaded]:

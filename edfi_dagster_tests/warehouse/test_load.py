@@ -18,10 +18,11 @@ from edfi_dagster.lake.proof import DamagedFile
 from edfi_dagster.lake.store import LocalLake
 from edfi_dagster.ods.errors import OdsRestored
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
-from edfi_dagster.warehouse import load
+from edfi_dagster.warehouse import load, staging
 from edfi_dagster.warehouse.contract import NotCommitted, WarehouseError
 from edfi_dagster.warehouse.duckdb import DuckDBWarehouse
 from edfi_dagster.warehouse.lease import holding
+from edfi_dagster.warehouse.supersede import Judged, Suspected, Suspects
 from edfi_dagster_tests.warehouse.conftest import AnyWarehouse, Open
 from edfi_dagster_tests.warehouse.pulls import (
     PAIR,
@@ -48,6 +49,8 @@ from edfi_dagster_tests.warehouse.pulls import (
     watermarks,
 )
 from edfi_dagster_tests.warehouse.snowflake_stand_in import SnowflakeStandIn
+
+D = "d" * 32
 
 
 @pytest.fixture
@@ -109,14 +112,87 @@ def test_delta_drops_equal_rows_and_keeps_the_last_read_of_an_id(filled: AnyWare
     assert watermarks(filled)["sessions", RECORDS] == 30
 
 
-def test_of_two_ids_read_with_one_key_the_one_modified_last_lives(filled: AnyWarehouse, pulls: Pulls) -> None:
+def test_of_two_ids_with_one_key_none_is_dropped_before_the_ods_says_which_is_gone(
+    filled: AnyWarehouse, pulls: Pulls
+) -> None:
     rows = [
         session(C, "Summer", _lastModifiedDate="2026-01-02T06:00:00Z"),
-        session("d" * 32, "Summer", _lastModifiedDate="2026-01-02T05:00:00.5Z"),
+        session(D, "Summer", _lastModifiedDate="2026-01-02T05:00:00.5Z"),
+        session("e" * 32, "fall "),
     ]
-    delta(filled, pulls.reading(SESSIONS, 2, rows, low=10, newest=20))
-    assert (2, C) in ids(filled, "sessions")
-    assert (2, "d" * 32) not in ids(filled, "sessions")
+    reading = pulls.reading(SESSIONS, 2, rows, low=10, newest=20)
+    with pytest.raises(Suspected) as question:
+        delta(filled, reading, judged={})
+    assert question.value.suspects == {"sessions": Suspects(frozenset({C, D}), frozenset({A}))}
+    assert ids(filled, "sessions") == [(1, A), (1, B)]
+    judged = {"sessions": Judged(alive=frozenset({C, D}), unseen=frozenset({A}))}
+    assert delta(filled, reading, judged=judged).undecided == {A}
+    assert len(ids(filled, "sessions")) == 5
+    assert ("sessions", KEY_CHANGES) not in watermarks(filled)  # the next run looks for them again
+
+
+def test_ids_that_the_manifest_calls_gone_leave_this_pull_and_the_table(
+    filled: AnyWarehouse, pulls: Pulls
+) -> None:
+    rows = [session(C, "Summer"), session(D, "Summer"), session("e" * 32, "fall")]
+    loaded = delta(filled, pulls.reading(SESSIONS, 2, rows, low=10, newest=20, gone=(A, D)))
+    assert (loaded.inserted, loaded.removed, loaded.undecided) == ({RECORDS: 2}, 1, frozenset())
+    assert ids(filled, "sessions") == [(1, B), (2, C), (2, "e" * 32)]
+
+
+def test_load_that_would_lose_a_record_is_rolled_back(
+    filled: AnyWarehouse, pulls: Pulls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever drops a row: here an insert that leaves one out, for which nothing in the lake is a reason."""
+    real = staging.staged
+    monkeypatch.setattr(
+        staging, "staged", lambda kind: f"(SELECT * FROM {real(kind)} x WHERE natural_key NOT LIKE 'Sum%')"
+    )
+    before = watermarks(filled)
+    rows = [session(C, "Summer"), session(D, "Winter"), session(A, "Fall")]
+    of_sessions = "t/2025 ed-fi/sessions: of 3 records read, 1 were inserted, 1 were there already and 0 are"
+    with pytest.raises(WarehouseError, match=f"{of_sessions} gone from the ODS, which leaves 1"):
+        delta(filled, pulls.reading(SESSIONS, 2, rows, low=10, newest=20))
+    with pytest.raises(WarehouseError, match="of 3 records read, 2 were inserted"):
+        refresh(filled, pulls.reading(SESSIONS, 2, rows, low=10, newest=20, full=True))
+    assert (ids(filled, "sessions"), watermarks(filled)) == ([(1, A), (1, B)], before)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_lake_with_other_records_than_its_manifest_says_is_not_loaded(
+    filled: AnyWarehouse, pulls: Pulls, full: bool
+) -> None:
+    """As many lines, but one of them twice: a record is missing."""
+    reading = pulls.reading(
+        SESSIONS, 2, [session(C, "Summer"), session(C, "Summer")], low=10, newest=20, full=full
+    )
+    assert reading.manifest
+    manifest = msgspec.structs.replace(reading.manifest, rows=2)
+    with pytest.raises(WarehouseError, match="t/2025 ed-fi/sessions: the lake holds 1 different records"):
+        (refresh if full else delta)(filled, replace(reading, manifest=manifest))
+    assert ids(filled, "sessions") == [(1, A), (1, B)]
+
+
+def test_descriptors_that_share_a_code_both_stay_until_the_ods_says_which_is_gone(
+    warehouse: AnyWarehouse, pulls: Pulls
+) -> None:
+    warehouse.prepare([])
+    reading = pulls.reading(
+        TERMS, 1, [term(A, "Fall"), term(B, "FALL"), term(C, "Spring")], low=None, newest=10, full=True
+    )
+    with holding(warehouse, PAIR, waiting=print) as lease, warehouse.connected() as connection:
+        with pytest.raises(Suspected) as question:
+            load.load_descriptors(connection, lease, [reading], judged={})
+        assert question.value.suspects == {"term_descriptors": Suspects(read=frozenset({A, B}))}
+        judged = {"term_descriptors": Judged(alive=frozenset({A, B}))}
+        loaded = load.load_descriptors(connection, lease, [reading], judged=judged)
+    assert loaded["term_descriptors"].inserted == {RECORDS: 3}
+    assert current(warehouse, TERMS) == [A, B, C]
+    gone = pulls.reading(
+        TERMS, 2, [term(A, "Fall"), term(B, "FALL")], low=10, newest=20, full=True, gone=(B,)
+    )
+    descriptors(warehouse, gone)
+    assert current(warehouse, TERMS) == [A]
 
 
 def test_renamed_and_recreated_sessions_leave_no_row_that_is_untrue(
@@ -144,7 +220,7 @@ def test_renamed_and_recreated_sessions_leave_no_row_that_is_untrue(
 def test_delta_restored_by_its_tombstone_is_no_replacement(filled: AnyWarehouse, pulls: Pulls) -> None:
     """Tombstone of an id whose key lives under another id: the rows of the replaced id go, so that it cannot win."""
     delta(filled, pulls.reading(SESSIONS, 2, [session(C, "Fall")], low=10, newest=20))
-    assert ids(filled, "sessions") == [(1, B), (2, C)]
+    assert ids(filled, "sessions") == [(1, A), (1, B), (2, C)]  # nobody said yet that A is gone
     tomb = pulls.reading(SESSIONS, 3, [tombstone(A, 15)], low=10, newest=20, kind=DELETES)
     delta(filled, tomb)
     again = pulls.reading(SESSIONS, 4, [tombstone(A, 15)], low=20, newest=30, kind=DELETES)
