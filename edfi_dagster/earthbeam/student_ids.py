@@ -1,7 +1,6 @@
 """Which student a row of a file is of: the roster, the match rates, and whether enough rows found their student.
 
-The student-id wrapper compares columns of a file with the ids of a roster and takes the pair that matches best. The rates
-of an earlier file spare the comparison, but are no proof of this one: its own matched share decides.
+The student-id wrapper compares columns of a file with the ids of a roster; which of them is gone by, `crosswalk` says.
 """
 
 from __future__ import annotations
@@ -37,6 +36,16 @@ class Rate:
     matches: int
     rows: int
     rate: float
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The column and the kind of id."""
+        return self.source_column, self.edfi_column
+
+    @property
+    def bound(self) -> float:
+        """The share of rows that matched is at most this."""
+        return min(1.0, self.rate)
 
     def plain(self) -> tuple[str, str, int, int, float]:
         return self.source_column, self.edfi_column, self.matches, self.rows, self.rate
@@ -80,16 +89,17 @@ def _association(student: str, organization: str, kind: str | None, codes: str |
     }
 
 
-def best_stored_rate(
+def stored_rates(
     connection: Connection, pair: TenantYear, assessment: str, required: float
-) -> Rate | None:
-    """The best rate of earlier files that would be enough; None where there is none."""
+) -> tuple[Rate, ...]:
+    """The rates of earlier files that would be enough, best first."""
     found = connection.rows(
         f"""SELECT {", ".join(_COLUMNS)} FROM {connection.table(connection.names.student_id_match_rates)}
-        WHERE {_PAIR} AND assessment_name = ? AND match_rate >= ? ORDER BY match_rate DESC, num_matches DESC LIMIT 1""",  # noqa: S608
+        WHERE {_PAIR} AND assessment_name = ? AND match_rate >= ?
+        ORDER BY match_rate DESC, num_matches DESC, source_column_name, edfi_column_name""",  # noqa: S608
         [*pair, assessment, required],
     )
-    return Rate(*found[0]) if found else None
+    return tuple(Rate(*row) for row in found)
 
 
 def store_rates(connection: Connection, pair: TenantYear, assessment: str, rates: Sequence[Rate]) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from edfi_dagster.earthbeam import student_ids
 from edfi_dagster.earthbeam.archive import Archive
 from edfi_dagster.earthbeam.bundle import NO_MATCH, BundleOutline, composed_bundle
+from edfi_dagster.earthbeam.crosswalk import Crosswalk
 from edfi_dagster.earthbeam.earthmover import Earthmover, EarthmoverRun, drop_blank_lines
 from edfi_dagster.earthbeam.encodings import UTF_8, is_unicode_text
-from edfi_dagster.earthbeam.errors import BundleError, EarthbeamError, ToolFailed, ToolTimedOut
+from edfi_dagster.earthbeam.errors import BundleError, EarthbeamError
 from edfi_dagster.earthbeam.filling import fill_path
 from edfi_dagster.earthbeam.job import BundleJob
 from edfi_dagster.earthbeam.rendering import Composed
@@ -98,71 +99,25 @@ class Transformation:
     def run(
         self, outline: BundleOutline, parameters: Mapping[str, str]
     ) -> tuple[EarthmoverRun, MatchOutcome | None]:
-        """Run Earthmover; with student ids by the columns that matched best in an earlier file, and where these are not
-        enough for this one, by those that match best in it. Raises ToolFailed, WarehouseError.
-        """
+        """Run Earthmover; with student ids by the column that matches best in this file. Raises ToolFailed, WarehouseError."""
         if self.job.settings.student_ids is None:
             return self._earthmover(outline, parameters), None
-        rate = self._stored_rate(outline, parameters)
-        if rate is not None:
-            try:
-                run, match = self._with_stored(outline, parameters, rate)
-                if match.is_enough:
-                    return run, match
-                reason = f"only {match.share or 0:.1%} of this file's rows matched"
-            except ToolTimedOut:
-                raise
-            except ToolFailed as error:
-                reason = str(error)
-            self.job.tell(f"with the columns of an earlier file {reason}; computing match rates anew")
-        return self._with_computed(outline, parameters)
 
-    def _with_stored(
-        self, outline: BundleOutline, parameters: Mapping[str, str], rate: student_ids.Rate
-    ) -> tuple[EarthmoverRun, MatchOutcome]:
-        file = self.space.scratch / "stored_rates.csv"
-        student_ids.write_rate(rate, file)
-        given = {**parameters, "MATCH_RATES_SOURCE_TYPE": "file", "MATCH_RATES_FILE": str(file)}
-        run = self._earthmover(outline, given)
-        return run, self._matched(run, (rate,), given, stored=True)
+        def earthmover(more: Mapping[str, str]) -> EarthmoverRun:
+            return self._earthmover(outline, {**parameters, **more})
 
-    def _with_computed(
-        self, outline: BundleOutline, parameters: Mapping[str, str]
-    ) -> tuple[EarthmoverRun, MatchOutcome]:
-        given = {**parameters, "MATCH_RATES_SOURCE_TYPE": "none"}
-        run = self._earthmover(outline, given)
-        rates = student_ids.read_rates(self.space.outputs)
-        with self.job.warehouse.connected() as connection:
-            student_ids.store_rates(connection, self.job.pair, self.archive.name, rates)
-        return run, self._matched(run, rates, given, stored=False)
-
-    def _matched(
-        self,
-        run: EarthmoverRun,
-        rates: tuple[student_ids.Rate, ...],
-        parameters: Mapping[str, str],
-        *,
-        stored: bool,
-    ) -> MatchOutcome:
-        ids = self.job.settings.student_ids
-        assert ids is not None
-        rows = self._input_rows(self.composed(parameters))
-        unmatched = next((output.rows for output in run.outputs if output.name == NO_MATCH), None)
-        return student_ids.matched(unmatched, ids.required_match_rate, rates, rows, stored=stored)
-
-    def _stored_rate(self, outline: BundleOutline, parameters: Mapping[str, str]) -> student_ids.Rate | None:
-        """The rate to go by. This file's own share must be told afterwards, so only where its rows can be counted, and those
-        without a student.
-        """
-        ids = self.job.settings.student_ids
-        assert ids is not None
+        composed = self.composed(parameters)
         tells_unmatched = any(output.name == NO_MATCH for output in outline.outputs)
-        if not tells_unmatched or self._input_rows(self.composed(parameters)) is None:
-            return None
-        with self.job.warehouse.connected() as connection:
-            return student_ids.best_stored_rate(
-                connection, self.job.pair, self.archive.name, ids.required_match_rate
-            )
+        crosswalk = Crosswalk(
+            self.job,
+            self.archive,
+            self.space,
+            earthmover,
+            composed.parameters,
+            self._input_rows(composed),
+            tells_unmatched,
+        )
+        return crosswalk.run()
 
     def _input_rows(self, composed: Composed) -> int | None:
         """How many rows the file has whose students are looked for; None where that cannot be told without Earthmover."""

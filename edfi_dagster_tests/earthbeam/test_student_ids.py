@@ -17,10 +17,10 @@ from edfi_dagster.earthbeam.errors import ToolFailed
 from edfi_dagster.earthbeam.row_counts import count_rows
 from edfi_dagster.earthbeam.student_ids import (
     Rate,
-    best_stored_rate,
     matched,
     read_rates,
     store_rates,
+    stored_rates,
     write_roster,
 )
 from edfi_dagster.warehouse.contract import WarehouseError
@@ -181,14 +181,14 @@ def test_stored_rates_are_replaced_as_one_and_only_those_of_the_assessment(bundl
     with bench.warehouse.connected() as connection:
         store_rates(connection, PAIR, "psat__PSAT", rates)
         store_rates(connection, PAIR, "psat__SAT", rates[1:])
-        assert best_stored_rate(connection, PAIR, "psat__PSAT", 0.5) == rates[0]
-        assert best_stored_rate(connection, PAIR, "psat__SAT", 0.5) is None
+        assert stored_rates(connection, PAIR, "psat__PSAT", 0.5) == (rates[0],)
+        assert stored_rates(connection, PAIR, "psat__SAT", 0.5) == ()
         store_rates(connection, PAIR, "psat__PSAT", [])
-        assert best_stored_rate(connection, PAIR, "psat__PSAT", 0.0) is None
-        assert best_stored_rate(connection, PAIR, "psat__SAT", 0.0) == rates[1]
+        assert stored_rates(connection, PAIR, "psat__PSAT", 0.0) == ()
+        assert stored_rates(connection, PAIR, "psat__SAT", 0.0) == (rates[1],)
         with pytest.raises(WarehouseError):
             store_rates(connection, PAIR, "psat__SAT", [Rate("a", "b", "many", 1, 0.1)])  # type: ignore[arg-type]
-        assert best_stored_rate(connection, PAIR, "psat__SAT", 0.0) == rates[1]
+        assert stored_rates(connection, PAIR, "psat__SAT", 0.0) == (rates[1],)
 
 
 @pytest.mark.parametrize(
