@@ -193,7 +193,7 @@ def _split(url: str) -> SplitResult:
 def _url(value: str) -> str:
     value = value.strip()
     if any(letter.isspace() for letter in value):
-        raise ValueError("the URL holds a blank; take it out")
+        raise ValueError("is not a URL: it holds a blank; take it out")
     parts = _split(value)
     if parts.username is not None or parts.password is not None:
         raise ValueError(

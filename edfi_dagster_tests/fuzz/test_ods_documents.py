@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -246,7 +247,8 @@ def test_any_status_with_any_headers_and_body_is_good_or_one_sentence(
     except (Unauthorised, Transient, Oversized) as error:
         assert str(error)
         assert not isinstance(error, Transient) or error.wait >= 0
-    redirection(answer, BASE, BASE)
+    with suppress(Transient):  # to another place altogether
+        redirection(answer, BASE, BASE)
 
 
 @pytest.mark.parametrize(
