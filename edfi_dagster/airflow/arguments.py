@@ -1,6 +1,6 @@
 """Every argument of the Airflow project (``edu_edfi_airflow`` 0.6, the EDU project template) and its place here.
 
-``python -m edfi_dagster.airflow --write README.md`` writes the table between the markers of a Markdown file.
+``edfi-dagster import-airflow --arguments`` prints it.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Sections(click.Group):
     """A group whose help lists its commands by what they are for."""
 
     titles: ClassVar[dict[str, tuple[str, ...]]] = {
-        "Begin": ("demo", "init", "import-airflow", "sandbox"),
+        "Begin": ("demo", "docs", "init", "import-airflow", "sandbox"),
         "Look": ("check", "config", "discover", "pull", "status"),
         "Run": ("bundle", "materialize", "rebuild", "resync", "setup-warehouse"),
     }

@@ -15,6 +15,7 @@ from edfi_dagster.cli.bundle import bundle
 from edfi_dagster.cli.check import check
 from edfi_dagster.cli.config import config
 from edfi_dagster.cli.discover import discover
+from edfi_dagster.cli.docs import docs
 from edfi_dagster.cli.import_airflow import import_airflow
 from edfi_dagster.cli.init import init
 from edfi_dagster.cli.resync import resync
@@ -35,6 +36,7 @@ def register(group: click.Group) -> None:
         config,
         demo,
         discover,
+        docs,
         import_airflow,
         init,
         materialize,

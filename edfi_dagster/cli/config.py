@@ -8,6 +8,7 @@ import click
 
 from edfi_dagster.cli.app import platform_and_pairs, told
 from edfi_dagster.config import json_schema
+from edfi_dagster.config import reference as config_reference
 from edfi_dagster.config.shown import resolved, resolved_yaml
 
 
@@ -25,6 +26,23 @@ def schema() -> None:
     Example: edfi-dagster config schema > edfi_dagster.schema.json
     """
     click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@config.command(short_help="Every key, its type, default and meaning.")
+@click.argument("key", required=False)
+def reference(key: str | None) -> None:
+    """Print every key of the configuration with type, default and meaning, as Markdown tables.
+
+    KEY is a block, such as extract.endpoint_defaults, or a single key, such as page_size.
+
+    Example: edfi-dagster config reference extract
+    """
+    found = config_reference.markdown(key)
+    if found is None:
+        raise click.UsageError(
+            f"There is no key {key!r}. Run `edfi-dagster config reference` without KEY to list all keys."
+        )
+    click.echo(found, nl=False)
 
 
 @config.command(short_help="What is meant, defaults filled in.")

@@ -103,7 +103,7 @@ def _standards(
 
 def _stores(start: Start) -> Iterator[str]:
     yield SCHEMA_HINT
-    yield '# Every key, its default and its meaning: README, "Configuration reference". Secrets are {env: NAME} or {file: PATH}.'
+    yield "# Every key, its default and its meaning: edfi-dagster config reference. Secrets are {env: NAME} or {file: PATH}."
     yield "# What is meant in the end: edfi-dagster config show. Whether it works: edfi-dagster check."
     yield ""
     yield "# Where pulled files are kept, as the API sent them."

@@ -81,7 +81,9 @@ def _standard_text(details: ErrorDetails) -> str:
     if kind in limits:
         key, words = limits[kind]
         return f"must be {words} {context[key]:g}"
-    return f"is not right here ({details['msg'].rstrip('.')}); compare it with the README's example"
+    return (
+        f"is not right here ({details['msg'].rstrip('.')}); compare it with `edfi-dagster docs configuration`"
+    )
 
 
 def _choice_text(context: Mapping[str, Any], given: object) -> str:

@@ -1,7 +1,6 @@
 """The configuration reference: every key with its type, default and meaning, from the models.
 
-``python -m edfi_dagster.config.reference --write README.md`` puts it between the markers of a Markdown file; without
-``--write`` it is printed.
+``edfi-dagster config reference [KEY]`` prints it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from edfi_dagster.config.load import json_schema
-from edfi_dagster.config.markdown import marked_main
 
 # Definitions that are values rather than blocks, and what they are called.
 _VALUES = {"Secret": "secret", "EndpointSelection": "`all`, `none` or block"}
@@ -75,17 +73,30 @@ def blocks() -> Iterator[Block]:
         ]
 
 
-def markdown() -> str:
-    """The reference as Markdown tables."""
+def markdown(key: str | None = None) -> str | None:
+    """The reference as Markdown tables: all of it, or the part that ``key`` names.
+
+    ``key`` is a block (``extract.endpoint_defaults``: with the blocks below it) or a key (``page_size``, also as
+    ``extract.endpoint_defaults.page_size``: its rows). Returns None if there is no such key.
+    """
     lines = [
-        "A secret is `{env: NAME}`, an environment variable, or `{file: PATH}`; it is read when it is used. A path that is",
-        "relative starts from the file's own folder.",
+        "A secret is `{env: NAME}`, an environment variable, or `{file: PATH}`. It is read when it is used. A relative",
+        "path starts from the folder of the file.",
     ]
-    for block in blocks():
+    chosen = [(block, names) for block in blocks() if (names := _chosen(block, key))]
+    for block, names in chosen:
         lines += ["", f"**`{block.title}`**: {_cell(block.meaning)}", ""]
         lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
-        lines += [_row(block, name, value) for name, value in block.properties.items()]
-    return "\n".join(lines) + "\n"
+        lines += [_row(block, name, block.properties[name]) for name in names]
+    return "\n".join(lines) + "\n" if chosen else None
+
+
+def _chosen(block: Block, key: str | None) -> list[str]:
+    """The keys of a block that ``key`` asks for."""
+    if key is None or f"{block.path}.".startswith(f"{key}."):
+        return list(block.properties)
+    above, _, name = key.rpartition(".")
+    return [name] if name in block.properties and above in {"", block.path} else []
 
 
 def _opened(schema: Schema, path: str, node: Schema) -> Iterator[tuple[str, Schema]]:
@@ -171,7 +182,3 @@ def _cell(text: str) -> str:
     return (
         " ".join(text.replace("``", "`").split()).replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
     )
-
-
-if __name__ == "__main__":
-    marked_main("configuration reference", markdown, __doc__ or "")

@@ -1,25 +1,20 @@
-"""The README's reference of the configuration, the JSON Schema, and the configuration as it is shown."""
+"""The reference of the configuration, the JSON Schema, and the configuration as it is shown."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
-import edfi_dagster
-from edfi_dagster.airflow import arguments
 from edfi_dagster.config import json_schema, load_platform, parse_platform
 from edfi_dagster.config import reference as configuration
 from edfi_dagster.config.environment import env_example, variable_names
-from edfi_dagster.config.markdown import with_part
 from edfi_dagster.config.shown import resolved, resolved_yaml
 from edfi_dagster_tests.config.documents import EVERYTHING
 
-README = Path(edfi_dagster.__file__).parent.parent / "README.md"
 SECRETS = """
 lake: {kind: s3, bucket: our-lake, access_key_id: {env: S3_KEY}, secret_access_key: {file: s3.secret}}
 slack: {webhook_url: {env: HOOK}}
@@ -34,16 +29,15 @@ tenants:
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "part", "module"),
-    [
-        ("configuration reference", configuration.markdown, "edfi_dagster.config.reference"),
-        ("airflow arguments", arguments.markdown, "edfi_dagster.airflow"),
-    ],
-)
-def test_readme_says_what_the_code_says(name: str, part: Callable[[], str], module: str) -> None:
-    text = README.read_text(encoding="utf-8")
-    assert with_part(text, name, part()) == text, f"run: python -m {module} --write README.md"
+def test_reference_can_be_asked_for_a_block_or_a_key() -> None:
+    block, key = configuration.markdown("lake"), configuration.markdown("extract.endpoint_defaults.page_size")
+    assert block is not None and key is not None
+    assert "**`lake, kind: s3`**" in block
+    assert "**`extract`**" not in block
+    assert [line.split("|")[1].strip() for line in key.splitlines() if line.startswith("| `")] == [
+        "`page_size`"
+    ]
+    assert configuration.markdown("no_such_key") is None
 
 
 def test_every_block_and_key_of_the_configuration_is_in_the_reference_once() -> None:
@@ -66,15 +60,6 @@ def test_every_block_and_key_of_the_configuration_is_in_the_reference_once() -> 
         if (block.title, key) not in described
     ]
     assert silent == [], "every field has a docstring"
-
-
-def test_part_without_its_markers_is_refused() -> None:
-    with pytest.raises(ValueError, match="x: begin"):
-        with_part("# Title\n<!-- x: end -->", "x", "part")
-    assert (
-        with_part("a<!-- x: begin -->b<!-- x: end -->c", "x", "p")
-        == "a<!-- x: begin -->\n\np\n<!-- x: end -->c"
-    )
 
 
 def test_shown_configuration_says_where_secrets_are_and_whether_they_are_set(

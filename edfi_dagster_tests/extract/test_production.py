@@ -142,7 +142,7 @@ def test_11_upload_that_was_killed_is_no_file(make_bench: MakeBench, bucket: Buc
 def test_statements_of_a_night_follow_changed_tables_and_not_endpoints(
     make_bench: MakeBench, snowflake: SnowflakeStandIn, database: str
 ) -> None:
-    """The figures of the README: a night of a whole run, lease and watermarks included."""
+    """The figures of the evidence page: a night of a whole run, lease and watermarks included."""
     bench = make_bench(*ENDPOINTS, "schools", "courses", "classPeriods", "staffs", change_version_overlap=0)
     bench.materialize()
     bench.materialize()
