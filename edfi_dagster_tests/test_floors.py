@@ -20,6 +20,7 @@ FLOORS = {
     "earthbeam": 3.5,
     "extract": 3.5,
     "health": 3.5,
+    "dagster_private": 4,
     "resources": 4,
     "assets": 5,
     "checks": 5,
@@ -72,3 +73,13 @@ def test_dagster_stays_above_the_third_floor() -> None:
         if name.split(".")[0].startswith("dagster") and FLOORS[here] < FIRST_DAGSTER_FLOOR
     ]
     assert low == []
+
+
+def test_only_one_module_imports_what_dagster_does_not_export() -> None:
+    private = {
+        here
+        for path, here in modules()
+        for name in imports(path)
+        if name.startswith(("dagster._", "dagster_shared"))
+    }
+    assert private == {"dagster_private"}

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from dagster._utils.schedules import cron_string_iterator, reverse_cron_string_iterator
-
 from edfi_dagster.config import Schedules
+from edfi_dagster.dagster_private import cron_string_iterator, reverse_cron_string_iterator
 
 
 class Part(StrEnum):

@@ -14,9 +14,6 @@ from datetime import UTC, datetime
 from itertools import takewhile
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from dagster._core.storage.tags import RUN_KEY_TAG
-from dagster._grpc.utils import default_sensor_grpc_timeout
 
 from edfi_dagster.assets.extract import UNREFRESHED_TAG
 from edfi_dagster.assets.keys import partition_key
@@ -34,6 +31,11 @@ from edfi_dagster.automation.run_history import (
     utc_text,
 )
 from edfi_dagster.config import Platform, TenantYear
+from edfi_dagster.dagster_private import (
+    RUN_KEY_TAG,
+    UnresolvedAssetJobDefinition,
+    default_sensor_grpc_timeout,
+)
 from edfi_dagster.extract.sources import configured_digest
 
 CHANGE_SENSOR = "ods_changes"

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from edfi_dagster.assets.bundle_specs import BundleAssets
 from edfi_dagster.assets.keys import AssetKeys
@@ -23,6 +22,7 @@ from edfi_dagster.automation.old_runs import build_forget_schedule, forget_old_r
 from edfi_dagster.automation.schedules import build_schedules
 from edfi_dagster.automation.slack import Channel
 from edfi_dagster.config import Platform
+from edfi_dagster.dagster_private import UnresolvedAssetJobDefinition
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from dagster._grpc.utils import default_sensor_grpc_timeout
 
 from edfi_dagster.assets.bundle_specs import BundleAssets
 from edfi_dagster.assets.bundles import BundleRun, run_config
@@ -32,6 +30,7 @@ from edfi_dagster.automation.run_history import TRIGGER_TAG, definition_tags
 from edfi_dagster.config import Platform, TenantYear
 from edfi_dagster.config.earthbeam import InputFolder, grain_piece
 from edfi_dagster.config.errors import is_unicode, printable
+from edfi_dagster.dagster_private import UnresolvedAssetJobDefinition, default_sensor_grpc_timeout
 from edfi_dagster.earthbeam import BundleError
 from edfi_dagster.earthbeam.filling import fill_path
 from edfi_dagster.earthbeam.workspace import file_digest

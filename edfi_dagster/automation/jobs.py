@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from edfi_dagster.assets.extract import OP_NAME
 from edfi_dagster.assets.keys import AssetKeys
 from edfi_dagster.automation.cadence import Part, routine
 from edfi_dagster.config import Platform
+from edfi_dagster.dagster_private import UnresolvedAssetJobDefinition
 
 EXTRACT_JOB = "extract_and_load"
 JOB_OF = {

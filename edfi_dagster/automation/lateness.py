@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.scheduler.instigation import SensorInstigatorData
 
 from edfi_dagster.assets.keys import partition_key
 from edfi_dagster.automation.cadence import Cadence, Part, routine
@@ -26,6 +24,7 @@ from edfi_dagster.automation.notifications import send
 from edfi_dagster.automation.run_history import PARTITION_TAG, covers, utc_text
 from edfi_dagster.automation.slack import Channel, late_text
 from edfi_dagster.config import Platform, TenantYear
+from edfi_dagster.dagster_private import InstigatorType, SensorInstigatorData
 
 LATE_SENSOR = "slack_on_late"
 INTERVAL_SECONDS = 600

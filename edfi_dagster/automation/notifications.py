@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import WILL_RETRY_TAG
-from dagster_shared.error import SerializableErrorInfo
 
 from edfi_dagster.assets.keys import pair_of
 from edfi_dagster.automation.run_history import PARTITION_TAG
 from edfi_dagster.automation.slack import Channel, NotSent, failure_text, success_text
 from edfi_dagster.config import Platform
+from edfi_dagster.dagster_private import WILL_RETRY_TAG, SerializableErrorInfo
 
 FAILURES = "edfi/failures"
 FAILURE_SENSOR = "slack_on_failure"

@@ -8,12 +8,12 @@ from enum import StrEnum
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from edfi_dagster.assets.keys import partition_key
 from edfi_dagster.automation.cadence import Part
 from edfi_dagster.automation.jobs import EXTRACT_JOB, JOB_OF
 from edfi_dagster.config import TenantYear
+from edfi_dagster.dagster_private import NOT_FINISHED_STATUSES
 
 TENANT_TAG = "edfi/tenant"
 YEAR_TAG = "edfi/year"

@@ -15,9 +15,6 @@ from datetime import datetime
 from hashlib import sha256
 
 import dagster as dg
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from dagster._core.scheduler.instigation import InstigatorStatus
 
 from edfi_dagster.automation.cadence import Cadence, Part, full_refresh, routine
 from edfi_dagster.automation.counting import CountChanges
@@ -31,6 +28,7 @@ from edfi_dagster.automation.run_history import (
     unfinished,
 )
 from edfi_dagster.config import Platform, TenantYear
+from edfi_dagster.dagster_private import InstigatorStatus, InstigatorType, UnresolvedAssetJobDefinition
 
 Jobs = Mapping[Part, UnresolvedAssetJobDefinition]
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_]")

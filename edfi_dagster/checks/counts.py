@@ -11,15 +11,15 @@ from itertools import groupby
 from shlex import quote
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData,
-)
-from dagster._core.event_api import PartitionKeyFilter
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from edfi_dagster.assets.keys import AssetKeys, pair_of, partition_key
 from edfi_dagster.assets.outcome import told_as_failure
 from edfi_dagster.config import Platform, TenantYear
+from edfi_dagster.dagster_private import (
+    AssetCheckEvaluationTargetMaterializationData,
+    AssetCheckExecutionRecordStatus,
+    PartitionKeyFilter,
+)
 from edfi_dagster.extract import count_rows
 from edfi_dagster.extract.comparison import Comparison, Verdict, compare
 from edfi_dagster.lake.pull import newest_to_read

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from edfi_dagster.assets.keys import AssetKeys
 from edfi_dagster.checks.counts import build_counts_check
@@ -21,6 +20,7 @@ from edfi_dagster.checks.tenant_years import (
     tenant_years_spec,
 )
 from edfi_dagster.config import Platform
+from edfi_dagster.dagster_private import UnresolvedAssetJobDefinition
 
 
 @dataclass(frozen=True)

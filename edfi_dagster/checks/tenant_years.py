@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from edfi_dagster.checks.schema import SchemaReport, schema_report
 from edfi_dagster.config import ConfigError, Platform, TenantYear
+from edfi_dagster.dagster_private import UnresolvedAssetJobDefinition
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.warehouse.contract import WarehouseError
 

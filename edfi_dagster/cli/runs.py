@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.instance.ref import InstanceRef
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from edfi_dagster.automation.jobs import EXTRACT_JOB
 from edfi_dagster.cli.screen import Screen
 from edfi_dagster.cli.terse import progress
 from edfi_dagster.config import ConfigError, Platform, TenantYear
+from edfi_dagster.dagster_private import InstanceRef
 from edfi_dagster.definitions import build
 from edfi_dagster.ods.catalogue import endpoints_of, find_endpoints
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS
