@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import yaml
+
 from edfi_dagster.sandbox import SandboxServer
 from edfi_dagster_tests.bench import KEY_VARIABLE, ODS, PAIR, SECRET_VARIABLE, Bench, write_config
 from edfi_dagster_tests.chaos.gate import Gate, Weather
-from edfi_dagster_tests.chaos.ods import OdsProcess, Settings
+from edfi_dagster_tests.chaos.ods import OTHER_ODS, OdsProcess, Settings
 from edfi_dagster_tests.chaos.runs import Ended, Errand, Run
 from edfi_dagster_tests.chaos.search import leaks
 from edfi_dagster_tests.chaos.storage import Storage
@@ -96,6 +98,7 @@ class Campaign:
 
     def _write_config(self, server: SandboxServer) -> Path:
         path = server.url_of(ODS).removeprefix(server.url)
+        self._other_path = server.url_of(OTHER_ODS).removeprefix(server.url)
         return write_config(
             self._folder,
             server,
@@ -133,9 +136,28 @@ class Campaign:
                 self._run([Errand("dagster", killed_after=chance.choice([0.0, 0.0, 3.0]))])
             elif chance.random() < 0.15:
                 self._run([Errand(), self._errand(chance)])
+            elif chance.random() < 0.15:
+                self._misconfigure(chance)
             else:
                 self._run([self._errand(chance)])
             number += 1
+
+    def _misconfigure(self, chance: random.Random) -> None:
+        """A run by a configuration that names another ODS, or only some of the rows; afterwards it is put right."""
+        right = self._config.read_text()
+        document = yaml.safe_load(right)
+        if chance.random() < 0.5:
+            self.report.faults["another ODS"] += 1
+            of_year = document["tenants"][PAIR.tenant]["years"][PAIR.year]
+            of_year["base_url"] = f"{self._gate.url}{self._other_path}"
+        else:
+            self.report.faults["a filter"] += 1
+            document["extract"]["resources"]["locations"] = {
+                "query_parameters": {"maximumNumberOfSeats": "20"}
+            }
+        self._config.write_text(yaml.safe_dump(document))
+        self._run([self._errand(chance)])
+        self._config.write_text(right)
 
     def _errand(self, chance: random.Random) -> Errand:
         what = chance.choice(["delta", "delta", "delta", "refresh", "store", "load"])

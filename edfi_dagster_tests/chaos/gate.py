@@ -31,6 +31,20 @@ STATUSES = (408, 409, 425, 429, 500, 502, 503, 504)
 _SELDOM = 0.1
 _TOKEN = re.compile(r"/oauth/(token|authorize)$", re.IGNORECASE)
 _CHANGES = re.compile(r"/(deletes|keyChanges)$", re.IGNORECASE)
+_BY_ID = re.compile(r"/[0-9a-f]{32}$")
+# Pages of what stands before an ODS: firewalls, gateways and proxies that answer in its place.
+_GATEWAY_PAGES = (
+    (
+        403,
+        "text/html",
+        b"<html><head><title>403 Forbidden</title></head><body>Request blocked.</body></html>",
+    ),
+    (404, "text/html; charset=utf-8", b"<!DOCTYPE html><html><body><h1>Not Found</h1></body></html>"),
+    (404, "application/json", b'{"message":"no Route matched with those values"}'),
+    (403, "application/json", b'{"message":"Forbidden"}'),
+    (404, "application/json", b'{ "statusCode": 404, "message": "Resource not found" }'),
+    (403, "text/plain", b"RBAC: access denied"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,8 @@ class Asked:
     target: str
     headers: dict[str, str]
     body: bytes
+    nth: int = 0
+    """How often this address was asked for, this time included."""
 
     @property
     def path(self) -> str:
@@ -140,6 +156,27 @@ def _html(asked: Asked, given: Given, chance: random.Random) -> Given:
     return given.saying(b"<html><body>Sign in</body></html>", "text/html")
 
 
+def _gateway_page(asked: Asked, given: Given, chance: random.Random) -> Given:
+    status, kind, body = chance.choice(_GATEWAY_PAGES)
+    return Given(status, {"Content-Type": kind}, body)
+
+
+def _id_unreadable_once(asked: Asked, given: Given, chance: random.Random) -> Given | None:
+    """The ODS's own 404 or 403 for a record that is there; never twice in a row, so that it proves nothing."""
+    if not _BY_ID.search(asked.path) or given.status != 200 or asked.nth % 2 == 0:
+        return None
+    if chance.random() < 0.5:
+        return _problem(404, "urn:ed-fi:api:not-found", "The specified item could not be found.")
+    return _problem(
+        403, "urn:ed-fi:api:security:authorization:", "Access to the resource could not be authorized."
+    )
+
+
+def _problem(status: int, kind: str, detail: str) -> Given:
+    body = {"detail": detail, "type": kind, "title": detail, "status": status, "message": detail}
+    return Given(status, {"Content-Type": "application/problem+json"}, json.dumps(body).encode())
+
+
 def _nothing(asked: Asked, given: Given, chance: random.Random) -> Given:
     return given.saying(b"")
 
@@ -218,6 +255,8 @@ FAULTS: dict[str, Change] = {
     "half JSON": _half_json,
     "foreign JSON": _foreign_json,
     "HTML": _html,
+    "gateway page": _gateway_page,
+    "id unreadable once": _id_unreadable_once,
     "empty body": _nothing,
     "replica behind": _behind,
     "short page": _short_page,
@@ -247,8 +286,8 @@ class Weather:
     kinds: tuple[str, ...] = tuple(FAULTS)
     injected: Counter[str] = field(default_factory=Counter)
 
-    def change(self, asked: Asked, given: Given, nth: int) -> Given:
-        chance = random.Random(f"{self.seed} {asked.method} {asked.target} {nth}")
+    def change(self, asked: Asked, given: Given) -> Given:
+        chance = random.Random(f"{self.seed} {asked.method} {asked.target} {asked.nth}")
         if chance.random() >= self.rate:
             return given
         # Half of the faults are lies where one can be told.
@@ -306,7 +345,7 @@ class _Passing(BaseHTTPRequestHandler):
     def _pass(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         asked = Asked(self.command, self.path, dict(self.headers), body)
-        nth = self.server.nth(asked)
+        asked = replace(asked, nth=self.server.nth(asked))
         try:
             given = self._ask(asked)
         except (OSError, http.client.HTTPException):
@@ -314,7 +353,7 @@ class _Passing(BaseHTTPRequestHandler):
             return
         if _TOKEN.search(asked.path) and given.status == 200:
             self.server.tokens.add(json.loads(given.body)["access_token"])
-        self._answer(self.server.weather.change(asked, given, nth))
+        self._answer(self.server.weather.change(asked, given))
 
     do_GET = do_POST = _pass
 

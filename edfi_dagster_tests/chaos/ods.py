@@ -21,6 +21,8 @@ from edfi_dagster_tests.extract.district import District
 
 _processes = multiprocessing.get_context("forkserver")
 ROWS = {"students": 16}
+OTHER_ODS = "grand_bend/2024"
+"""Another year's ODS on the same host, which a wrong configuration may name."""
 _START_SECONDS = 120.0
 # A commit must come before the sequence has left the reader's window behind; one deed takes fewer numbers than this.
 _MARGIN = 300
@@ -41,7 +43,12 @@ class Settings:
     def server(self, **options: int) -> SandboxServer:
         """A server over the folder's database."""
         return SandboxServer(
-            [ODS], rows=ROWS, data_dir=self.folder, ods_version=self.version, mode=self.mode, **options
+            [ODS, OTHER_ODS],
+            rows=ROWS,
+            data_dir=self.folder,
+            ods_version=self.version,
+            mode=self.mode,
+            **options,
         )
 
 
