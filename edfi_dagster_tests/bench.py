@@ -153,15 +153,6 @@ class Bench:
         self.platform = self.platform.model_copy(update={"warehouse": first.model_copy(update=other)})
         self.warehouse = self._opened(self.platform)
 
-    def reconfigure(self, *, year: Mapping[str, Any] | None = None, **extract_options: Any) -> None:
-        """Change the configuration as a person would; ``None`` takes a key out. Lake and warehouse stay where they are."""
-        document = yaml.safe_load(self.config.read_text())
-        _merge(document["extract"], extract_options)
-        _merge(document["tenants"][PAIR.tenant]["years"][PAIR.year], year or {})
-        self.config.write_text(yaml.safe_dump(document))
-        platform = parse_platform(self.config.read_text(), str(self.config), self.folder)
-        self.platform = platform.model_copy(update={"warehouse": self.platform.warehouse})
-
     def _opened(self, platform: Platform) -> Warehouse:
         warehouse = open_warehouse(platform, self.lake, self.told.append)
         warehouse.prepare(tables_of(self.endpoints))
@@ -388,14 +379,6 @@ def changed(record: dict[str, Any], **fields: Any) -> dict[str, Any]:
     """A record as a client would send it back, with some fields set."""
     kept = {name: value for name, value in record.items() if name not in ("id", "_etag", "_lastModifiedDate")}
     return {**copy.deepcopy(kept), **fields}
-
-
-def _merge(section: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    for name, value in changes.items():
-        if value is None:
-            section.pop(name, None)
-        else:
-            section[name] = value
 
 
 def failures(results: dict[str, EndpointResult]) -> dict[str, dict[RecordKind, str]]:

@@ -238,7 +238,7 @@ def check_contract(bench: Bench) -> None:
         table = "_descriptors" if endpoint.is_descriptor else endpoint.snake
         rows = [(record_id, stamp) for record_id, stamp, _ in bench.raw(table, endpoint.snake)]
         assert len(rows) == len(set(rows)), f"{endpoint.path}: a row twice"
-        tombstones = bench.raw("_deletes", endpoint.snake)
+        tombstones = bench.raw(bench.platform.tables.deletes, endpoint.snake)
         assert len(tombstones) == len({record_id for record_id, _, _ in tombstones}), endpoint.path
         living = bench.ods_rows(endpoint.path).keys() & {record_id for record_id, _, _ in tombstones}
         assert endpoint.is_descriptor or not living, (

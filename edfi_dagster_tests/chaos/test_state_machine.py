@@ -30,9 +30,19 @@ from edfi_dagster.checks.resync import resync
 from edfi_dagster.extract.comparison import Comparison
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.sandbox import SandboxServer
+from edfi_dagster.warehouse.contract import WarehouseError
 from edfi_dagster_tests.assets.runs import run as run_in_dagster
-from edfi_dagster_tests.bench import ODS, PAIR, Bench, failures, write_config
+from edfi_dagster_tests.bench import (
+    KEY_VARIABLE,
+    ODS,
+    PAIR,
+    SECRET_VARIABLE,
+    Bench,
+    failures,
+    write_config,
+)
 from edfi_dagster_tests.chaos.campaign import check_contract
+from edfi_dagster_tests.chaos.ods import OTHER_ODS
 from edfi_dagster_tests.extract.district import DESCRIPTORS, ENDPOINTS, District
 
 DEEDS = (
@@ -103,12 +113,12 @@ class Deployment(RuleBasedStateMachine):
         if back_up and not self.district.open:
             self.store.save("backup")
 
-    @rule()
-    def restore(self) -> None:
-        """The ODS's database is put back, which the next run must notice."""
+    @rule(run=st.sampled_from(["delta", "dynamic_delta"]))
+    def restore(self, run: str) -> None:
+        """The ODS's database is put back, which the next run must notice, whatever its run type."""
         self.store.restore("backup")
         self.district.open.clear()
-        self.delta()
+        getattr(self, run)()
 
     # -- runs ---------------------------------------------------------------------------------------------
 
@@ -118,6 +128,14 @@ class Deployment(RuleBasedStateMachine):
         self.bench.materialize()
         self.stored = False
         self._verify()
+
+    @rule()
+    def dynamic_delta(self) -> None:
+        """Only the endpoints that the ODS counts news of, as ``run_type: dynamic`` selects them."""
+        self._commit_in_time()
+        if changed := self.bench.forecast():
+            self.bench.materialize(changed)
+        self._verify([endpoint.path for endpoint in self.bench.endpoints])
 
     @rule()
     def full_refresh(self) -> None:
@@ -178,6 +196,65 @@ class Deployment(RuleBasedStateMachine):
         self.stored = False
         self._verify()
 
+    # -- mistakes that are put right ------------------------------------------------------------------------
+
+    @rule()
+    def other_ods(self) -> None:
+        """The address of another ODS: its rows come, and leave when the address is right again."""
+        self._commit_in_time()
+        self._configure_year(base_url=self.server.url_of(OTHER_ODS))
+        self.bench.ods = OTHER_ODS
+        self.bench.materialize()
+        self.bench.verify()
+        self._configure_year(base_url=self.server.url_of(ODS))
+        self.bench.ods = ODS
+        self.delta()
+
+    @rule(
+        option=st.sampled_from(
+            [{"query_parameters": {"maximumNumberOfSeats": "1"}}, {"fetch_deletes": False}]
+        )
+    )
+    def other_options(self, option: dict[str, Any]) -> None:
+        """A filter, or no deletes, for a while in which records are changed and deleted."""
+        self._commit_in_time()
+        self._configure_endpoint("locations", option)
+        self.bench.materialize()
+        for deed in ("add", "remove", "rekey", "remove"):
+            self.district.attempt(deed)
+        self._commit_in_time()
+        self.bench.materialize()
+        self.bench.verify(["locations"] if "fetch_deletes" in option else ["students"])
+        self._configure_endpoint("locations", {})
+        self.delta()
+
+    @rule(status=st.sampled_from([403, 404]), page=st.sampled_from(["", "gateway", "firewall", "kong"]))
+    def id_unreadable_once(self, status: int, page: str) -> None:
+        self._commit_in_time()
+        self.server.faults.add("/[0-9a-f]{32}$", times=1, **({"page": page} if page else {"status": status}))
+        self.bench.materialize(may_fail=True)
+        self.server.faults.clear()
+        self.delta()
+
+    @rule()
+    def rename_deletes(self) -> None:
+        """A shared table gets another name in the configuration: refused until the table has it too."""
+        names = {"_deletes": "_tombstones", "_tombstones": "_deletes"}
+        was = self.bench.platform.tables.deletes
+        has_rows = bool(self.bench.query(f"SELECT 1 FROM edfi3.{was} LIMIT 1"))
+        with self._let_go():
+            try:
+                self.bench.configure(lambda document: document.update(tables={"deletes": names[was]}))
+                assert not has_rows
+            except WarehouseError as error:
+                assert has_rows, error
+                with self.bench.warehouse.connected() as connection:
+                    new = connection.table(names[was])
+                    connection.run(f"DROP TABLE IF EXISTS {new}")
+                    connection.run(connection.renaming(was, names[was]))
+                self.bench.configure(lambda document: None)
+        self.delta()
+
     @precondition(lambda self: self.dagster)
     @rule(full_refresh=st.booleans())
     def run_on_a_new_instance(self, full_refresh: bool) -> None:
@@ -202,6 +279,14 @@ class Deployment(RuleBasedStateMachine):
         self.connected.close()
         yield
         self.connected.enter_context(self.bench.warehouse.connected())
+
+    def _configure_year(self, **values: Any) -> None:
+        with self._let_go():
+            self.bench.configure_year(**values)
+
+    def _configure_endpoint(self, name: str, options: dict[str, Any]) -> None:
+        with self._let_go():
+            self.bench.configure(lambda document: document["extract"]["resources"].update({name: options}))
 
     def _commit_in_time(self) -> None:
         """What is open is committed before the windows have left it behind."""
@@ -238,13 +323,26 @@ def explore(
     )
 
 
+@pytest.fixture
+def districts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxServer]:
+    """Two ODSs on one host; people work in the first, and the second is what a wrong address leads to."""
+    version = request.node.get_closest_marker("ods").args[0]
+    with SandboxServer([ODS, OTHER_ODS], rows={"students": 16}, ods_version=version) as server:
+        monkeypatch.setenv(KEY_VARIABLE, server.credentials[0])
+        monkeypatch.setenv(SECRET_VARIABLE, server.credentials[1])
+        server.store(ODS).save("first")
+        yield server
+
+
 @pytest.mark.parametrize("version", QUICK)
-def test_any_order_of_operations_ends_with_what_the_ods_holds(sandbox: SandboxServer, version: str) -> None:
-    explore(sandbox, examples=2, steps=10)
+def test_any_order_of_operations_ends_with_what_the_ods_holds(districts: SandboxServer, version: str) -> None:
+    explore(districts, examples=2, steps=10)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_many_orders_of_operations_end_with_what_the_ods_holds(sandbox: SandboxServer, version: str) -> None:
-    explore(sandbox, examples=60, steps=30, seed=True, dagster=True)
+def test_many_orders_of_operations_end_with_what_the_ods_holds(
+    districts: SandboxServer, version: str
+) -> None:
+    explore(districts, examples=60, steps=30, seed=True, dagster=True)
