@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from edfi_dagster.extract.by_id import read_by_id, with_old_key
 from edfi_dagster.extract.comparison import OdsCounts
+from edfi_dagster.extract.endpoint_read import Before, EndpointRead
 from edfi_dagster.extract.keys import keyed
 from edfi_dagster.extract.people import CorrectedPeople
 from edfi_dagster.extract.sources import Sources
@@ -30,56 +31,13 @@ from edfi_dagster.warehouse import ledger
 from edfi_dagster.warehouse.contract import WarehouseError
 from edfi_dagster.warehouse.counts import current_counts
 from edfi_dagster.warehouse.current import latest_keys, settled_ids
-from edfi_dagster.warehouse.ledger import Entry, Reading, Watermarks
-from edfi_dagster.warehouse.load import is_first_look
+from edfi_dagster.warehouse.ledger import Entry, Reading
 from edfi_dagster.warehouse.supersede import Judged, Suspects
 
 # Deletes and key changes commit with their records or after them, so without these they are not even read.
 _WAITS = KindResult(Result.UNCHANGED, cause="waits for its records")
 # Ids in one question to the warehouse.
 _ASKED_AT_ONCE = 500
-
-
-@dataclass(frozen=True)
-class Before:
-    """What the warehouse held of the pair when the run began. ``descriptor_rows`` counts current rows by name."""
-
-    watermarks: Watermarks
-    ever_loaded: set[tuple[str, RecordKind]]
-    descriptor_rows: Mapping[str, int]
-
-    def without(self, names: Collection[str]) -> Before:
-        """The same without the watermarks of some names."""
-        kept = {of: version for of, version in self.watermarks.items() if of[0] not in names}
-        return replace(self, watermarks=kept)
-
-
-@dataclass
-class EndpointRead:
-    """What was read of one endpoint. ``readings`` are to be committed; ``results`` are final already.
-
-    ``corrected`` are ids whose raw row shows a person's old UniqueId, ``judged`` the suspects that the ODS was asked for.
-    """
-
-    work: Work
-    full: bool = False
-    readings: dict[RecordKind, Reading] = field(default_factory=dict)
-    results: dict[RecordKind, KindResult] = field(default_factory=dict)
-    corrected: list[str] = field(default_factory=list)
-    judged: Judged = field(default_factory=Judged)
-
-    @property
-    def endpoint(self) -> Endpoint:
-        return self.work.endpoint
-
-    @property
-    def has_rows(self) -> bool:
-        return any(reading.manifest for reading in self.readings.values())
-
-    @property
-    def is_first_look(self) -> bool:
-        """Whether the raw rows were never searched for superseded ones, as after a switch from Airflow."""
-        return is_first_look(self.endpoint, self.readings)
 
 
 class Reader:
@@ -124,7 +82,7 @@ class Reader:
                 else:
                     self._attempt(read, pulls, kind, self._probe if read.full else self._read_changes)
             if not read.full and RECORDS in pulls and KEY_CHANGES in pulls:
-                self._attempt(read, pulls, KEY_CHANGES, self._note_corrected)
+                self._attempt(read, pulls, KEY_CHANGES, lambda r, _: self._note_corrected(r))
             if not read.full and RECORDS in pulls and KEY_CHANGES in pulls:
                 changes = pulls[KEY_CHANGES]
                 self._attempt(
@@ -143,7 +101,11 @@ class Reader:
         """Whether reading the work would find anything, or tell of something; asks for counts only."""
         kinds = [RECORDS, *(kind for kind in (DELETES, KEY_CHANGES) if self._wanted(work.endpoint, kind))]
         read = EndpointRead(work)
-        return any(self._counts_any(read, kind) for kind in kinds) or self._counts_otherwise(read)
+        if any(self._counts_any(read, kind) for kind in kinds) or self._counts_otherwise(read):
+            return True
+        if KEY_CHANGES in kinds and RECORDS not in read.results:
+            self._note_corrected(read)
+        return bool(read.corrected)
 
     def _counts_any(self, read: EndpointRead, kind: RecordKind) -> bool:
         collection = self._collections.open(read.endpoint, kind)
@@ -224,7 +186,7 @@ class Reader:
         assert self._run.newest is not None
         pull.collection.page_at(closing_window(self._run.newest), 0)
 
-    def _note_corrected(self, read: EndpointRead, changes: Pull) -> None:
+    def _note_corrected(self, read: EndpointRead) -> None:
         """Note the records that show a person's old UniqueId; they are read by id like those whose own key changed."""
         low = self._low(read, KEY_CHANGES)
         read.corrected = self._people.shown_by(read.endpoint, self._window(-1 if low is None else low), low)
@@ -289,9 +251,8 @@ class Reader:
                 new_ids = len(set(inquiry.alive) - suspects.read)
                 manifest = records.amend(manifest, new_ids=new_ids, key=read.endpoint.key)
             read.readings[RECORDS] = Reading(read.readings[RECORDS].entry, manifest)
-        except BaseException:
-            records.abandon()
-            raise
+        finally:  # its files stay: the manifest that lists them may have been written though it seemed to fail
+            records.close()
 
     def _read_anew(self, read: EndpointRead, records: Pull, suspects: Suspects) -> None:
         """Read an endpoint whole: who was suspected and is in the walk lives, and who is not is gone."""

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from queue import Queue
 
-from edfi_dagster.extract.read import Before, EndpointRead, Reader
+from edfi_dagster.extract.endpoint_read import Before, EndpointRead
+from edfi_dagster.extract.read import Reader
 from edfi_dagster.extract.restored import caught_up, forget, highest_committed
 from edfi_dagster.extract.sources import Sources, forget_changed
 from edfi_dagster.extract.verification import Verification
@@ -222,7 +223,7 @@ class _PairRun:
             elif read.readings and read.work.load and RECORDS in read.work.kinds:
                 self._to_load.put(read)
             else:
-                self._done.put(_stored(read))
+                self._done.put(read.stored())
         except SnapshotGone as error:
             self.interrupted = self.interrupted or error
             self._done.put(EndpointResult(work.endpoint))
@@ -291,14 +292,14 @@ class _PairRun:
         except (WrongCredentials, SnapshotGone):
             raise
         except (EdFiError, LakeError, WarehouseError) as error:
-            return _failed(read, error)
+            return read.failed(error)
         return None
 
     def _load(self, connection: Connection, read: EndpointRead) -> EndpointResult:
         judged = {read.endpoint.snake: read.judged}
         try:
             if self._is_restored:
-                return _stored(read)
+                return read.stored()
             if read.full:
                 reading = read.readings[RECORDS]
                 loaded = load.load_refresh(connection, self._lease, reading, judged=judged)
@@ -309,12 +310,12 @@ class _PairRun:
             else:
                 loaded = load.Loaded()
                 self._settled += [reading.entry for reading in read.readings.values()]
-            return _loaded(read, loaded)
+            return read.loaded(loaded)
         except OdsRestored as error:
             self.interrupted = error
-            return _stored(read)
+            return read.stored()
         except (WarehouseError, LakeError) as error:
-            return _failed(read, error)
+            return read.failed(error)
 
     def _finish(self, loaded_before: Sequence[EndpointResult]) -> list[EndpointResult]:
         """The run's closing transactions: descriptors, refreshed watermarks, watermarks without news.
@@ -324,7 +325,7 @@ class _PairRun:
         changed = [read for read in self._descriptors if read.has_rows]
         unchanged = [read for read in self._descriptors if not read.has_rows]
         self._settled += [read.readings[RECORDS].entry for read in unchanged]
-        others = [_loaded(read, load.Loaded()) for read in unchanged]
+        others = [read.loaded(load.Loaded()) for read in unchanged]
         while True:
             try:
                 with self._job.warehouse.connected() as connection:
@@ -355,12 +356,12 @@ class _PairRun:
                 judged={read.endpoint.snake: read.judged for read in reads},
             )
         except DamagedFile as error:
-            of_file = [read for read in reads if error.path in _files(read)]
+            of_file = [read for read in reads if error.path in read.files]
             others = [read for read in reads if read not in of_file]
-            return [*(_failed(read, error) for read in of_file), *self._load_descriptors(connection, others)]
+            return [*(read.failed(error) for read in of_file), *self._load_descriptors(connection, others)]
         except (WarehouseError, LakeError) as error:
-            return [_failed(read, error) for read in reads]
-        return [_loaded(read, loaded.get(read.endpoint.snake, load.Loaded())) for read in reads]
+            return [read.failed(error) for read in reads]
+        return [read.loaded(loaded.get(read.endpoint.snake, load.Loaded())) for read in reads]
 
     def _write_summary(self, results: Sequence[EndpointResult]) -> None:
         """``run.json``: every endpoint of the run and what came of it."""
@@ -391,38 +392,3 @@ class _PairRun:
             ],
         }
         write_sealed(run.lake, f"{paths.run_folder(run.pair, run.stamp)}/run.json", document)
-
-
-def _files(read: EndpointRead) -> list[str]:
-    manifest = read.readings[RECORDS].manifest
-    return manifest.paths if manifest else []
-
-
-def _stored(read: EndpointRead) -> EndpointResult:
-    """Read but not loaded."""
-    result = EndpointResult(read.endpoint, read.full, dict(read.results))
-    for kind, reading in read.readings.items():
-        if kind not in result.kinds:
-            found = Result.STORED if reading.manifest else Result.UNCHANGED
-            result.kinds[kind] = KindResult(found, reading.manifest, low=reading.entry.low)
-    return result
-
-
-def _loaded(read: EndpointRead, loaded: load.Loaded) -> EndpointResult:
-    result = EndpointResult(read.endpoint, read.full, dict(read.results))
-    for kind, reading in read.readings.items():
-        rows = loaded.inserted.get(kind, 0)
-        changed = rows or (kind == RECORDS and loaded.removed)
-        if kind not in result.kinds:
-            found = Result.LOADED if changed else Result.UNCHANGED
-            result.kinds[kind] = KindResult(found, reading.manifest, rows, low=reading.entry.low)
-    result.rows_inserted = loaded.inserted.get(RECORDS, 0)
-    result.rows_removed = loaded.removed
-    return result
-
-
-def _failed(read: EndpointRead, error: Exception) -> EndpointResult:
-    result = EndpointResult(read.endpoint, read.full, dict(read.results))
-    for kind in read.readings:
-        result.kinds[kind] = KindResult(Result.FAILED, cause=str(error), error=type(error).__name__)
-    return result
