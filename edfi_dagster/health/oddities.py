@@ -1,9 +1,13 @@
-"""What hosts do that others do not, found before a run finds it: profiles, useless /partitions, odd and repeated rows."""
+"""What hosts do that others do not, found before a run finds it.
+
+Profiles, useless /partitions, odd and repeated rows, and natural keys that are not those of the catalogue.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from edfi_dagster.config import OdsSettings
 from edfi_dagster.health.findings import Finding, failed, ok, some, warning
 from edfi_dagster.health.probe import ProbedOds
 from edfi_dagster.ods.catalogue import Endpoint
@@ -13,6 +17,9 @@ from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, Collection, Page, Recor
 
 # In which most districts have most rows, and of whose keys duplicates are known (ODS-5090).
 _LARGE = ("studentSectionAssociations", "studentSchoolAssociations", "students")
+
+# Megabytes, which an ODS that has just started first has to write.
+_DOCUMENT_SECONDS = 60.0
 
 
 def accept_of(ods: ProbedOds, endpoint: Endpoint, profile: str | None) -> str:
@@ -38,6 +45,24 @@ def profiles_named(
             return None
     configured = sorted({name for name in wanted.values() if name})
     return ok(question, f"records are read by {some(configured)}") if configured else None
+
+
+def contradicted_keys(ods: ProbedOds, endpoints: Sequence[Endpoint], settings: OdsSettings) -> Finding | None:
+    """Whether the ODS marks another natural key than our catalogue of its own data standard has."""
+    standard = settings.extract.data_standard
+    if not f"{ods.discovery.data_model_version}.".startswith(f"{standard}."):
+        return None  # then runs take the keys that the ODS publishes
+    ods.patience.begin(_DOCUMENT_SECONDS)
+    keyed = [e for e in endpoints if e.key and not e.is_descriptor]
+    found = {e: key for e in keyed if (key := ods.published.better_key(e.path, e.key))}
+    if not found:
+        return None
+    told = [f"{e} by {', '.join(key)} (here: {', '.join(e.key)})" for e, key in found.items()]
+    return warning(
+        "natural keys",
+        f"the ODS tells records apart otherwise than the catalogue of {standard}: {some(told)}",
+        "no row is lost, for runs ask the ODS by id; tell who keeps edfi-dagster, and check the keys that dbt uses",
+    )
 
 
 def first_page(

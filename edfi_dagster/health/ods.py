@@ -343,15 +343,12 @@ def _snapshot(examined: _Examination) -> Finding | None:
     examined.ods.start_snapshot()
     if sample := examined.sample:
         endpoint = next((e for e in examined.endpoints if e.has_changes), sample)
-        found = oddities.snapshot_changes(
-            examined.ods,
-            endpoint,
-            deletes=examined.takes_deletes and endpoint.has_changes,
-            key_changes=examined.settings.extract.get_key_changes
-            and endpoint.has_changes
-            and examined.ods.abilities.key_changes,
-        )
-        if found:
+        deletes = examined.takes_deletes and endpoint.has_changes
+        reads = examined.settings.extract.get_key_changes and examined.ods.abilities.key_changes
+        key_changes = reads and endpoint.has_changes
+        if found := oddities.snapshot_changes(
+            examined.ods, endpoint, deletes=deletes, key_changes=key_changes
+        ):
             return found
     return ok("snapshot", f"there is one, of change version {examined.ods.newest_change_version():,}")
 
@@ -362,12 +359,13 @@ def _profiles(examined: _Examination) -> Finding | None:
 
 
 def _rows(examined: _Examination) -> Finding | None:
-    sample = examined.sample
-    if sample is None:
-        return None
-    return oddities.first_page(
-        examined.ods, sample, examined.endpoints, examined.wanted_profiles, examined.page_size
-    )
+    ods, sample, endpoints = examined.ods, examined.sample, examined.endpoints
+    profiles, size = examined.wanted_profiles, examined.page_size
+    return oddities.first_page(ods, sample, endpoints, profiles, size) if sample else None
+
+
+def _natural_keys(examined: _Examination) -> Finding | None:
+    return oddities.contradicted_keys(examined.ods, examined.endpoints, examined.settings)
 
 
 def _partitions(examined: _Examination) -> Finding | None:
@@ -396,5 +394,6 @@ _QUESTIONS: Mapping[str, tuple[Question, str]] = {
     "profiles": (_profiles, "write profile: NAME for this tenant's year or its endpoints"),
     "rows": (_rows, ""),
     "partitions": (_partitions, ""),
+    "natural keys": (_natural_keys, ""),
     "snapshot": (_snapshot, "have its host take one before each pull, or write use_snapshot: false"),
 }
