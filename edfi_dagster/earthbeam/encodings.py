@@ -26,6 +26,8 @@ _MARKS = (
 _WITHOUT_MARK = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 # Of a file with columns, at least so many characters are ASCII: separators, digits, line ends.
 _LEAST_ASCII = 0.1
+# More zero bytes than this share are those of UTF-16 that was cut or added to.
+_MOST_ZEROS = 0.1
 _DECIDED_BY_BYTES = frozenset({"iso8859-1", WINDOWS, UTF_8, "utf-8-sig"})
 _UNDEFINED = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 # Letters and punctuation of Western and Central Europe in UTF-8, and its byte order mark and replacement character. As
@@ -50,14 +52,15 @@ def encoding_of(file: Path, declared: str | None = None) -> str:
     marked = next((name for mark, name in _MARKS if begin.startswith(mark)), None)
     if marked is not None:
         return _checked(file, marked, "is what its byte order mark says")
-    has_zeros = any(b"\0" in piece for piece in _pieces(file))
+    zeros = sum(piece.count(b"\0") for piece in _pieces(file))
     if said is not None and said not in _DECIDED_BY_BYTES:
-        if begin and not has_zeros and said.startswith(("utf-16", "utf-32")):
+        if begin and not zeros and said.startswith(("utf-16", "utf-32")):
             raise _wrong(file, said, "is declared", 0)
         return _checked(file, said, "is declared")
     fault = _fault(file, UTF_8)
-    if has_zeros:
-        return _with_zeros(file, is_utf_8=fault is None)
+    if zeros:
+        is_few = zeros < file.stat().st_size * _MOST_ZEROS
+        return _with_zeros(file, is_utf_8=fault is None and is_few)
     if fault is None:
         return UTF_8
     if said is not None and said.startswith(UTF_8):

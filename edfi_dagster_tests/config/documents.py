@@ -99,7 +99,7 @@ earthbeam:
       path: bundles/PSAT_SAT
       applies_to: {grand_bend: [2025]}
       parameters: {API_YEAR: "{year}", STUDENT_ID_NAME: SECONDARY_ID, LIMIT: 5}
-      inputs: {INPUT_FILE: {folder: "incoming/{tenant}/{year}/psat", pattern: "*.csv"}, OTHER: "maps/{grain}.csv"}
+      inputs: {INPUT_FILE: {folder: "incoming/{tenant}/{year}/psat", pattern: "*.csv", split_by_tenant: true}, OTHER: "maps/{grain}.csv"}
       grains: [SAT, PSAT]
       grain_parameter: TEST_TYPE
       student_ids:
@@ -110,6 +110,7 @@ earthbeam:
         columns: [student_id]
         wrapper: bundles/student_id_wrapper
       destination: warehouse
+      allow_empty_output: true
       earthmover: {selector: null, force: false, skip_hashing: true, show_graph: false, show_stacktrace: false, results_file: true}
       lightbeam: {command: validate, selector: students, wipe: true, force: true, older_than: 2025-01-31, newer_than: "2024-01-01",
                   resend_status_codes: [400], max_failed_share: 0.25}

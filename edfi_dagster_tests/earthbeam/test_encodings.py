@@ -120,9 +120,19 @@ def test_a_mark_that_the_rest_does_not_keep_is_an_error(content: bytes, tmp_path
         encoding_of(written(tmp_path, content))
 
 
-def test_zero_bytes_in_no_form_of_unicode_are_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"id,name\n1,\xe9\0\0\0\xe9\n",
+        # UTF-16 without a mark that was cut, or to which a tool added a line end of one byte.
+        PLAIN.encode("utf-16-le")[:-1],
+        PLAIN.encode("utf-16-be") + b"\n",
+        b"PK\x03\x04" + bytes(200) + b"\x81\x82",
+    ],
+)
+def test_zero_bytes_in_no_form_of_unicode_are_an_error(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(EncodingError, match="holds zero bytes and is neither"):
-        encoding_of(written(tmp_path, b"id,name\n1,\xe9\0\0\0\xe9\n"))
+        encoding_of(written(tmp_path, content))
 
 
 @pytest.mark.parametrize(
