@@ -19,6 +19,7 @@ from edfi_dagster.ods.source import Configured, Source, digests, normal_path, od
 from edfi_dagster.warehouse import ledger
 from edfi_dagster.warehouse.contract import Connection
 from edfi_dagster.warehouse.lease import Lease
+from edfi_dagster.warehouse.renamed import move_renamed
 
 # So many endpoints are named in the warning; the others are counted.
 _NAMED = 5
@@ -102,8 +103,13 @@ def changes(
 
 
 def forget_changed(job: Job, lease: Lease, sources: Sources, endpoints: Iterable[Endpoint]) -> None:
-    """Forget the watermarks that are of another source, in one transaction, and say so in one warning."""
+    """Forget the watermarks that are of another source, in one transaction, and say so in one warning.
+
+    What is stored under a former name of an endpoint is found first.
+    """
     with job.warehouse.connected() as connection:
+        for sentence in move_renamed(connection, lease, endpoints_of(job.platform, job.pair)):
+            job.warn(sentence)
         found = changes(ledger.sources(connection, job.pair), sources, endpoints)
         if found.names:
             job.warn(f"{job.pair}{found.told}")

@@ -17,13 +17,14 @@ from edfi_dagster.extract.history import Chain, Step, Wanted, chains
 from edfi_dagster.extract.work import EndpointResult, KindResult, Result
 from edfi_dagster.lake.manifest import Manifest
 from edfi_dagster.lake.store import LakeError, LakeStore
-from edfi_dagster.ods.catalogue import Endpoint
+from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
 from edfi_dagster.ods.errors import OdsRestored
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS, RecordKind
 from edfi_dagster.ods.source import Configured, Source, normal_path
 from edfi_dagster.warehouse import ledger, load
 from edfi_dagster.warehouse.contract import Connection, Warehouse, WarehouseError
 from edfi_dagster.warehouse.lease import Lease, holding
+from edfi_dagster.warehouse.renamed import move_renamed
 
 _KINDS: tuple[RecordKind, ...] = (RECORDS, DELETES, KEY_CHANGES)
 
@@ -47,6 +48,8 @@ def load_stored(
     next run reads whole. Raises LakeError, WarehouseError where nothing can be done at all.
     """
     with holding(warehouse, pair, waiting=tell) as lease, warehouse.connected() as connection:
+        for sentence in move_renamed(connection, lease, endpoints_of(platform, pair)):
+            tell(sentence)
         configured = Configured(platform.ods(pair))
         wanted = _wanted(platform, connection, configured, endpoints)
         found = chains(lake, pair, configured, wanted)

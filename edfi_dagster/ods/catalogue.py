@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
@@ -158,20 +158,25 @@ def _without_collisions(endpoints: Iterable[Endpoint]) -> Iterator[Endpoint]:
     times = Counter(endpoint.snake for endpoint in known)
     for endpoint in known:
         if times[endpoint.snake] > 1 and endpoint.namespace != "ed-fi":
-            namespace = endpoint.namespace.replace("-", "_")
-            yield replace(endpoint, snake=f"{namespace}_{endpoint.snake}")
+            yield replace(endpoint, snake=prefixed(endpoint.namespace, endpoint.snake))
         else:
             yield endpoint
+
+
+def prefixed(namespace: str, snake: str) -> str:
+    """The name of an endpoint where another one has the same: ``tx_certifications``."""
+    return f"{namespace.replace('-', '_')}_{snake}"
 
 
 def endpoints_of(platform: Platform, pair: TenantYear) -> tuple[Endpoint, ...]:
     """The endpoints chosen for one tenant-year: what ``resources`` and ``descriptors`` say, of its standard.
 
-    A named endpoint that the pair's standard lacks and another pair's has is skipped. An endpoint's ``snake``
-    is the one it has beside all of its standard, an unknown extension's beside all standards of the platform,
+    They and their names depend on the pair's own standard and on what is chosen, never on what other tenants and years
+    are declared. A named endpoint that another standard has is skipped, one that no catalogue has is an extension's. An
+    endpoint's ``snake`` is the one it has beside all of its standard, an extension's beside all standards there are,
     whether those are chosen or not.
     Raises ConfigError where the configuration names an endpoint that no pair's standard has, in a namespace
-    that one of them has, and where a shared table has the name of a resource's.
+    that the pair's own has, and where a shared table has the name of a resource's.
     """
     standard = standard_endpoints(platform.ods(pair).extract.data_standard)
     declared = _declared(_standards(platform))
@@ -194,6 +199,17 @@ def _declared(standards: tuple[str, ...]) -> Mapping[str, Endpoint]:
     return {_normal(endpoint): endpoint for name in standards for endpoint in standard_endpoints(name)}
 
 
+@cache
+def _catalogued() -> Mapping[str, Endpoint]:
+    """What any standard at all has, by normalised name."""
+    return _declared(tuple(catalogued_standards()))
+
+
+@cache
+def _catalogued_names() -> frozenset[str]:
+    return frozenset(endpoint.snake for endpoint in _catalogued().values())
+
+
 def _chosen(
     platform: Platform,
     pair: TenantYear,
@@ -203,7 +219,7 @@ def _chosen(
 ) -> Iterator[Endpoint]:
     known = {_normal(endpoint): endpoint for endpoint in standard if endpoint.kind == kind}
     selection = platform.extract.selection(_SELECTIONS[kind])
-    _check_names(platform, pair, declared, known.keys(), kind)
+    _check_names(platform, pair, declared, known, kind)
     wanted = dict.fromkeys(known) if selection.all else {}
     for normal, named in selection.overrides.items():
         if named.options.enabled is False:
@@ -213,37 +229,27 @@ def _chosen(
     for normal in wanted:
         if normal in known:
             yield known[normal]
-        elif normal not in declared:
-            yield _extension(selection.overrides[normal], kind, declared.values())
+        elif normal not in _catalogued():
+            yield _extension(selection.overrides[normal], kind)
         elif selection.overrides[normal].options.in_catalogue is False:
-            yield declared[normal]
+            yield _catalogued()[normal]
 
 
 def _check_names(
     platform: Platform,
     pair: TenantYear,
     declared: Mapping[str, Endpoint],
-    known: Collection[str],
+    known: Mapping[str, Endpoint],
     kind: Kind,
 ) -> None:
-    """An endpoint switched off need not exist: one configuration may serve several standards.
-
-    An extension has versions of its own, so an unknown name is refused in ``ed-fi``, and elsewhere where it looks like a
-    known one misspelt.
-    """
+    """An endpoint switched off need not exist: one configuration may serve several standards."""
     places = f"extract.{kind}s", f"tenants.{pair.tenant}.years.{pair.year}.extract.{kind}s"
     year = platform.tenants[pair.tenant].years[pair.year].extract
     named = platform.extract.selection(_SELECTIONS[kind]).overrides
     of_year = year.selection(_SELECTIONS[kind]).overrides
-    namespaces = {normal.partition("/")[0] for normal in declared}
     for normal, endpoint in named.items():
-        namespace = normal.partition("/")[0]
-        is_extension = (
-            namespace not in namespaces
-            or endpoint.options.in_catalogue is False
-            or (namespace != _ED_FI and not near_names(normal, declared.values()))
-        )
-        if normal not in declared and endpoint.options.enabled is not False and not is_extension:
+        is_taken_on_trust = endpoint.options.enabled is False or endpoint.options.in_catalogue is False
+        if normal not in declared and not is_taken_on_trust and _is_mistaken(normal, known):
             raise ConfigError(
                 f"{platform.source}: {places[0]}.{endpoint.written}: the data standard of {pair} has no such "
                 f"{kind}; {_advice(normal, declared)}"
@@ -254,6 +260,20 @@ def _check_names(
                 f"{platform.source}: {places[1]}.{endpoint.written}: the data standard of {pair} has no such "
                 f"{kind}, nor does {places[0]} name it; {_advice(normal, declared)}"
             )
+
+
+def _is_mistaken(normal: str, known: Mapping[str, Endpoint]) -> bool:
+    """Whether a name that no declared standard has is none of an extension either; ``known`` are those of the pair's own.
+
+    An extension has versions of its own, so an unknown name is refused in ``ed-fi``, elsewhere where it looks like a
+    known one misspelt, and where it is of a standard that nobody has.
+    """
+    namespace = normal.partition("/")[0]
+    if namespace == _ED_FI or normal in _catalogued():
+        return True
+    return any(name.startswith(f"{namespace}/") for name in known) and bool(
+        near_names(normal, known.values())
+    )
 
 
 def _advice(normal: str, declared: Mapping[str, Endpoint]) -> str:
@@ -294,17 +314,17 @@ def _normal(endpoint: Endpoint) -> str:
     return normalise_endpoint(endpoint.namespace, endpoint.name)
 
 
-def _extension(named: SelectedEndpoint, kind: Kind, declared: Iterable[Endpoint]) -> Endpoint:
+def _extension(named: SelectedEndpoint, kind: Kind) -> Endpoint:
     """An endpoint of an extension: what is not known of it comes from the ODS at run time.
 
-    It shares no table with an endpoint of a declared standard, also where its own pair's has none of that name.
+    It shares no table with an endpoint of any standard, so that it keeps its name in the next one and in other pairs.
     Written in snake_case it becomes camelCase, wrong at most in casing, which the API does not mind.
     """
     name = re.sub(r"_+(\w)", lambda match: match[1].upper(), named.name.strip("_"))
     name = name[:1].lower() + name[1:]
     namespace, snake = named.namespace.replace("_", "-").lower(), snake_case(name)
-    if any(endpoint.snake == snake for endpoint in declared):
-        snake = f"{namespace.replace('-', '_')}_{snake}"
+    if snake in _catalogued_names():
+        snake = prefixed(namespace, snake)
     return Endpoint(
         namespace=namespace,
         name=name,

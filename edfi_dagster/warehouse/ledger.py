@@ -80,6 +80,18 @@ def sources(connection: Connection, pair: TenantYear) -> Mapping[str, list[Sourc
     return noted
 
 
+def ever_noted(connection: Connection, pair: TenantYear) -> Mapping[str, Source | None]:
+    """name → the source of its latest pull, for every name that was ever loaded, sideloads apart."""
+    found = connection.rows(
+        f"""SELECT name, max_by(coalesce(source, ''), pull_timestamp)
+        FROM {connection.table(connection.names.change_versions)} WHERE {_PAIR} GROUP BY 1""",
+        list(pair),
+    )
+    return {
+        str(name): Source.decode(text) if text else None for name, text in found if not is_sideload(str(name))
+    }
+
+
 def is_sideload(name: str) -> bool:
     """Whether a bundle gave rows of this name to the warehouse: ``student_assessments__psat``."""
     return "__" in name

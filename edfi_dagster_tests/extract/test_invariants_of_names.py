@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from edfi_dagster.health.findings import State
 from edfi_dagster.health.freshness import read_warehouse
 from edfi_dagster.health.stores import examine_warehouse
+from edfi_dagster.lake.manifest import read_manifest, stamps, write_manifest
+from edfi_dagster.lake.paths import run_folder
 from edfi_dagster.warehouse.contract import WarehouseError
 from edfi_dagster.warehouse.opening import open_warehouse
-from edfi_dagster_tests.bench import PAIR, Bench
+from edfi_dagster_tests.bench import PAIR, Bench, changed
 
 pytestmark = pytest.mark.both_storages
 MakeBench = Callable[..., Bench]
@@ -131,6 +134,89 @@ def test_17_prefix_of_the_asset_keys_moves_nothing(make_bench: MakeBench) -> Non
     bench = loaded(make_bench)
     name_tables(bench, asset_prefix="raw")
     go_on(bench)
+
+
+# -- names of endpoints ---------------------------------------------------------------------------------------
+
+
+def stored_as(bench: Bench, name: str, *, source: bool = True) -> None:
+    """Let what is stored of locations be stored under another name, as an earlier rule gave it."""
+    bench.query(f"CREATE TABLE IF NOT EXISTS edfi3.{name} AS SELECT * FROM edfi3.locations LIMIT 0")
+    bench.query(f"INSERT INTO edfi3.{name} SELECT * REPLACE ('{name}' AS name) FROM edfi3.locations")
+    bench.query("DELETE FROM edfi3.locations")
+    for table in ("_deletes", "_key_changes", "_meta_change_versions"):
+        bench.query(f"UPDATE edfi3.{table} SET name = '{name}' WHERE name = 'locations'")
+    if not source:
+        bench.query(f"UPDATE {LEDGER} SET source = NULL")
+
+
+def in_locations(make_bench: MakeBench) -> Bench:
+    bench = make_bench("locations", "students", change_version_overlap=0)
+    bench.move_to_warehouse("named")
+    bench.materialize()
+    gone = bench.store.ids("locations")[0]
+    pattern = bench.store.rows("locations")[1]
+    new = bench.store.post("locations", changed(pattern, classroomIdentificationCode="cellar"))
+    bench.materialize()
+    bench.store.delete("locations", new)
+    bench.change("locations", gone, classroomIdentificationCode="attic")
+    bench.materialize()
+    return bench
+
+
+@pytest.mark.parametrize(("former", "source"), [("rooms", True), ("ed_fi_locations", False)])
+def test_17_rows_under_a_former_name_of_their_endpoint_are_found(
+    make_bench: MakeBench, former: str, source: bool
+) -> None:
+    bench = in_locations(make_bench)
+    state = bench.state()
+    stored_as(bench, former, source=source)
+    bench.told.clear()
+    results = bench.materialize()
+    assert not any(result.full or result.table_changed for result in results.values())
+    assert bench.state() == state
+    bench.verify()
+    assert bench.query(f"SELECT 1 FROM edfi3.{former}") == []
+    assert [told for told in bench.told if "is called" in told] == [
+        f"grand_bend/2025 ed-fi/locations: is called locations now; what was stored as {former} has moved there"
+    ]
+    bench.add_student(1)
+    bench.materialize()
+    bench.verify()
+
+
+def test_17_rows_under_the_name_of_another_endpoint_are_left_to_it(make_bench: MakeBench) -> None:
+    """Of a ledger that notes no sources, nothing may be guessed that another endpoint claims."""
+    bench = make_bench("locations", "homograph/locations", descriptors=())
+    bench.move_to_warehouse("named")
+    bench.materialize(["ed-fi/locations"])
+    bench.query(f"UPDATE {LEDGER} SET source = NULL")
+    assert not bench.materialize(["ed-fi/locations"])["locations"].full
+    assert bench.raw("homograph_locations") == []
+    bench.verify(["ed-fi/locations"])
+
+
+def test_17_table_selected_alone_and_rebuild_find_a_former_name(make_bench: MakeBench) -> None:
+    bench = in_locations(make_bench)
+    state = bench.state()
+    stored_as(bench, "rooms")
+    bench.load_stored(["locations"])
+    assert bench.state() == state
+    for path in [path for path in _manifests(bench) if path.endswith("/locations.manifest.json")]:
+        manifest = read_manifest(bench.lake, path)
+        bench.lake.delete(path)
+        moved = f"{path.removesuffix('locations.manifest.json')}rooms.manifest.json"
+        write_manifest(bench.lake, moved, msgspec.structs.replace(manifest, name="rooms", table="rooms"))
+    bench.rebuild()
+    assert bench.state()[0] == state[0]
+    bench.materialize()
+    bench.verify()
+
+
+def _manifests(bench: Bench) -> list[str]:
+    runs = [run_folder(PAIR, stamp) for stamp in stamps(bench.lake, PAIR)]
+    folders = [f"{run}/{folder}" for run in runs for folder in bench.lake.children(run)]
+    return [f"{folder}/{name}" for folder in folders for name in bench.lake.children(folder)]
 
 
 def _target(bench: Bench, name: str) -> str:

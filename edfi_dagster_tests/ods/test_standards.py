@@ -233,11 +233,23 @@ def test_the_same_record_type_has_one_table_across_standards() -> None:
     assert tables == {"tpdm/candidates": "candidates", "ed-fi/candidates": "candidates"}
 
 
-def test_an_extension_has_one_name_in_all_pairs_even_where_only_one_standard_has_its_name() -> None:
+def test_an_extension_has_one_name_whoever_else_is_declared() -> None:
     mixed = platform(a="4.0", b="5.2", extract="resources: {sample/contacts: {}}, descriptors: none")
     assert [endpoints_of(mixed, pair)[0].snake for pair in (A, B)] == ["sample_contacts", "sample_contacts"]
     alone = platform(a="4.0", b="4.0", extract="resources: {sample/contacts: {}}, descriptors: none")
-    assert endpoints_of(alone, A)[0].snake == "contacts"
+    assert endpoints_of(alone, A)[0].snake == "sample_contacts"
+    for name in ("tx/certifications", "tpdm/certifications"):
+        for b in ("5.2", "6.0"):
+            mixed = platform(a="5.2", b=b, extract=f"resources: {{{name}: {{}}}}, descriptors: none")
+            snake = name.replace("/", "_")
+            assert [(e.path, e.snake) for e in endpoints_of(mixed, A)] == [(name, snake)]
+
+
+def test_an_endpoint_of_an_extension_is_pulled_whoever_else_is_declared() -> None:
+    """One that no catalogue has, in a namespace that another pair's standard has."""
+    for b in ("6.0", "5.2"):
+        mixed = platform(a="6.0", b=b, extract="resources: {tpdm/payStubs: {}}, descriptors: none")
+        assert [e.path for e in endpoints_of(mixed, A)] == ["tpdm/payStubs"]
 
 
 def test_a_name_that_no_declared_standard_has_is_an_error_for_every_pair() -> None:

@@ -1,0 +1,88 @@
+"""Rows that lie under a former name of their endpoint: they move to its name of today, with their watermarks.
+
+A name changes when another endpoint of the same name is chosen beside it, when an extension is spelled otherwise in the
+configuration, and once with the rule by which names are given. Nothing is read anew because of that.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from edfi_dagster.config import TenantYear
+from edfi_dagster.ods.catalogue import Endpoint, prefixed, snake_case
+from edfi_dagster.ods.source import Source, same_endpoint
+from edfi_dagster.warehouse import ledger
+from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection, WarehouseError
+from edfi_dagster.warehouse.lease import Lease
+
+_SCOPE = "tenant_code = ? AND api_year = ? AND (name = ? OR left(name, {length}) = ?)"
+
+
+def move_renamed(connection: Connection, lease: Lease, endpoints: Sequence[Endpoint]) -> list[str]:
+    """Move what is stored under former names of ``endpoints``, which are all of the pair; a sentence for each.
+
+    Each moves in one transaction. Raises NotCommitted, WarehouseError where nobody can tell whose the rows are.
+    """
+    sentences = []
+    for endpoint, former in _renamed(lease.pair, ledger.ever_noted(connection, lease.pair), endpoints):
+        with connection.transaction():
+            lease.check(connection)
+            _move(connection, lease.pair, endpoint, former)
+        sentences.append(
+            f"{lease.pair} {endpoint.path}: is called {endpoint.snake} now; what was stored as {former} has moved there"
+        )
+    return sentences
+
+
+def _renamed(
+    pair: TenantYear, noted: Mapping[str, Source | None], endpoints: Iterable[Endpoint]
+) -> list[tuple[Endpoint, str]]:
+    """Endpoints without a row under their name, and the former name that has theirs."""
+    chosen = list(endpoints)
+    names = {endpoint.snake for endpoint in chosen}
+    found: dict[str, list[Endpoint]] = defaultdict(list)
+    for endpoint in chosen:
+        if endpoint.snake not in noted:
+            for former in _former_names(endpoint, noted, names):
+                found[former].append(endpoint)
+    for former, claiming in found.items():
+        if len(claiming) > 1:
+            paths = " and ".join(endpoint.path for endpoint in claiming)
+            raise WarehouseError(
+                f"{pair}: rows are stored as {former}, and nobody noted whether they are of {paths}; take out the one that "
+                "they are not of, run once, and add it again"
+            )
+    return [(claiming[0], former) for former, claiming in found.items()]
+
+
+def _former_names(
+    endpoint: Endpoint, noted: Mapping[str, Source | None], names: Iterable[str]
+) -> Iterable[str]:
+    own = [name for name, source in noted.items() if source and same_endpoint(source.endpoint, endpoint.path)]
+    if own:
+        return own[:1]
+    bare = snake_case(endpoint.name)
+    possible = {bare, prefixed(endpoint.namespace, bare)}.difference(names)
+    return [name for name in sorted(possible) if name in noted and noted[name] is None]
+
+
+def _move(connection: Connection, pair: TenantYear, endpoint: Endpoint, former: str) -> None:
+    """Rows first, the ledger last; what bundles put there goes along."""
+    names, now = connection.names, endpoint.snake
+    where = _SCOPE.format(length=len(former) + 2)
+    scope = [*pair, former, f"{former}__"]
+    renamed, renaming = "concat(?, substr(name, ?))", [now, len(former) + 1]
+    if not endpoint.is_descriptor:
+        old, new = connection.table(former), connection.table(now)
+        columns = ", ".join(RAW_COLUMNS)
+        values = columns.replace(" name,", f" {renamed},")
+        connection.run(
+            f"INSERT INTO {new} ({columns}) SELECT {values} FROM {old} WHERE {where}", [*renaming, *scope]
+        )
+        connection.run(f"DELETE FROM {old} WHERE {where}", scope)
+    others = [names.descriptors] if endpoint.is_descriptor else [names.deletes, names.key_changes]
+    for table in (*others, names.total_counts, names.change_versions):
+        connection.run(
+            f"UPDATE {connection.table(table)} SET name = {renamed} WHERE {where}", [*renaming, *scope]
+        )
