@@ -280,7 +280,7 @@ def test_a_years_options_for_an_endpoint_of_another_years_standard_are_an_error(
         ("candidates", r"it is of data standard 6\.0; check data_standard"),
         ("payrolls", r"it is of data standard 3\.3; check data_standard"),
         ("tpdm/students", r"did you mean students\?"),
-        ("wheels", r"check the spelling, or write <namespace>/wheels"),
+        ("wheels", r"check the spelling, write <namespace>/wheels"),
     ],
 )
 def test_a_mistaken_name_in_a_known_namespace_is_an_error_with_advice(written: str, advice: str) -> None:
