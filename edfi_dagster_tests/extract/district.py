@@ -63,6 +63,7 @@ class District:
         return (
             *[self.add, self.update, self.remove, self.recreate, self.rekey] * 2,
             self.rename_session,
+            self.correct_unique_id,
             self.rename_room,
             self.swap_keys,
             self.recreate_plan_type,
@@ -155,6 +156,14 @@ class District:
             self._change("sessions", self.chance.choice(self._sessions), sessionName=name)
         finally:
             self.store.cascade_bumps = bumps
+
+    def correct_unique_id(self) -> None:
+        """By a script of the host: the records that refer to the person show it, and have no change of their own."""
+        mine = self.chance.choice(self._mine["students"])
+        if self.store.generation.key_changes:
+            mine = self.chance.choice([mine, *self.store.ids("students")[:3]])
+        name = self.store.get("students", mine)["studentUniqueId"]
+        self.store.correct("students", mine, studentUniqueId=f"{name[:20]}-{self._name()}")
 
     def rename_room(self) -> None:
         """The sections held there refer to it outside of their key."""

@@ -71,6 +71,11 @@ PLACES = [
             "after": True,
         },
         "before its first staging": {"kill": "edfi_dagster.warehouse.duckdb:DuckDBConnection.stage"},
+        "before the ODS's word on a suspect is noted": {"kill": "edfi_dagster.lake.pull:Pull.amend"},
+        "after the ODS's word on a suspect is noted": {
+            "kill": "edfi_dagster.lake.pull:Pull.amend",
+            "after": True,
+        },
         "in a transaction, after tombstones": {
             "kill": "edfi_dagster.warehouse.load:_insert_changes",
             "after": True,
@@ -119,6 +124,8 @@ def test_11_kill_and_run_again(night: Night, tmp_path: Path, orders: Orders) -> 
     assert not failures(results)
     bench.verify()
     assert bench.state() == (night.refresh if orders.full_refresh else night.delta)
+    bench.rebuild()
+    bench.verify()
 
 
 def test_11_killed_refresh_is_finished_by_a_plain_run(night: Night, tmp_path: Path) -> None:
