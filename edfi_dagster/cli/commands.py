@@ -219,7 +219,7 @@ def setup_warehouse(
 ) -> None:
     """Make the schema, raw tables, views, stage and file format that loading needs; what is there stays.
 
-    Adds the column is_key_changes to a table of change versions that Airflow made without it.
+    Adds the columns is_key_changes and source to a table of change versions that lacks them, such as Airflow's.
 
     Example: edfi-dagster setup-warehouse --print > setup.sql
     """

@@ -15,11 +15,15 @@ from edfi_dagster.warehouse.supersede import Judged
 
 @dataclass(frozen=True)
 class Before:
-    """What the warehouse held of the pair when the run began. ``descriptor_rows`` counts current rows by name."""
+    """What the warehouse held of the pair when the run began. ``descriptor_rows`` counts current rows by name.
+
+    ``of_other_ods`` are the names whose latest rows came from another ODS than the run reads.
+    """
 
     watermarks: Watermarks
     ever_loaded: set[tuple[str, RecordKind]]
     descriptor_rows: Mapping[str, int]
+    of_other_ods: frozenset[str] = frozenset()
 
     def without(self, names: Collection[str]) -> Before:
         """The same without the watermarks of some names."""

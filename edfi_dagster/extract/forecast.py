@@ -31,7 +31,7 @@ def changed_endpoints(job: Job, endpoints: Iterable[Endpoint]) -> list[Endpoint]
     sources = Sources(job.platform, job.session, job.tell, job.warn)
     with job.warehouse.connected() as connection:
         changed = changes(ledger.sources(connection, job.pair), sources, chosen).names
-    before = before_a_run(job).without(changed)
+    before = before_a_run(job, sources).without(changed)
     highest = max(before.watermarks.values(), default=0)
     newest = caught_up(job, newest, highest)
     loaded = {name for name, _ in before.ever_loaded} if newest < highest else set()

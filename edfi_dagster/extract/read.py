@@ -315,11 +315,23 @@ class Reader:
     def _refused(self, read: EndpointRead, kind: RecordKind, error: NotOffered | NotPermitted) -> KindResult:
         """403 or 404 is a fact about an endpoint never loaded, and a failure of one that was."""
         loaded = (read.endpoint.snake, kind) in self._before.ever_loaded
+        if loaded and kind == RECORDS and read.endpoint.snake in self._before.of_other_ods:
+            cause = f"{error}; {self._foreign_rows(read.endpoint)}"
+            return KindResult(Result.FAILED, cause=cause, error=type(error).__name__)
         if loaded and (isinstance(error, NotPermitted) or self._published.offers(read.endpoint.path)):
             cause = f"{error}; it was loaded before, so its rows are kept as they are"
             return KindResult(Result.FAILED, cause=cause, error=type(error).__name__)
         result = Result.NOT_PERMITTED if isinstance(error, NotPermitted) else Result.NOT_OFFERED
         return KindResult(result, cause=error.reason)
+
+    def _foreign_rows(self, endpoint: Endpoint) -> str:
+        """What to do with rows that no run will ever replace, because this ODS does not let them be read."""
+        tables = self._job.platform.tables
+        table = tables.descriptors if endpoint.is_descriptor else endpoint.snake
+        return (
+            "its rows in the warehouse are of another ODS than the configured one; delete those of this tenant, year and "
+            f"name {endpoint.snake} from {table}, {tables.deletes}, {tables.key_changes} and {tables.change_versions}"
+        )
 
     def _publish(self, read: EndpointRead, pulls: dict[RecordKind, Pull]) -> None:
         """A manifest that cannot be written fails its endpoint; nothing of it is committed then."""

@@ -105,13 +105,15 @@ def _passes(
     job.tell(f"{job.pair}: done with ODS/API {ods_version}{reached}")
 
 
-def before_a_run(job: Job) -> Before:
+def before_a_run(job: Job, sources: Sources) -> Before:
     """What the warehouse holds of the pair now."""
     with job.warehouse.connected() as connection:
+        noted = ledger.ever_noted(connection, job.pair)
         return Before(
             ledger.watermarks(connection, job.pair),
             ledger.ever_loaded(connection, job.pair),
             descriptor_counts(connection, job.pair),
+            frozenset(name for name, source in noted.items() if source and source.ods != sources.ods),
         )
 
 
@@ -139,7 +141,9 @@ class _PairRun:
             compression=job.platform.lake.compression,
             tmp_dir=job.platform.extract.tmp_dir,
         )
-        self._reader = Reader(job, self._pull_run, before_a_run(job), sources, full_refresh=full_refresh)
+        self._reader = Reader(
+            job, self._pull_run, before_a_run(job, sources), sources, full_refresh=full_refresh
+        )
         self._to_load: Queue[EndpointRead | None] = Queue()
         self._done: Queue[EndpointResult | BaseException] = Queue()
         self._stop = threading.Event()

@@ -16,7 +16,7 @@ from edfi_dagster.warehouse import ledger
 from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection, WarehouseError
 from edfi_dagster.warehouse.lease import Lease
 
-_SCOPE = "tenant_code = ? AND api_year = ? AND (name = ? OR left(name, {length}) = ?)"
+_PAIR = "tenant_code = ? AND api_year = ?"
 
 
 def move_renamed(connection: Connection, lease: Lease, endpoints: Sequence[Endpoint]) -> list[str]:
@@ -69,20 +69,30 @@ def _former_names(
 
 def _move(connection: Connection, pair: TenantYear, endpoint: Endpoint, former: str) -> None:
     """Rows first, the ledger last; what bundles put there goes along."""
-    names, now = connection.names, endpoint.snake
-    where = _SCOPE.format(length=len(former) + 2)
-    scope = [*pair, former, f"{former}__"]
-    renamed, renaming = "concat(?, substr(name, ?))", [now, len(former) + 1]
-    if not endpoint.is_descriptor:
-        old, new = connection.table(former), connection.table(now)
-        columns = ", ".join(RAW_COLUMNS)
-        values = columns.replace(" name,", f" {renamed},")
-        connection.run(
-            f"INSERT INTO {new} ({columns}) SELECT {values} FROM {old} WHERE {where}", [*renaming, *scope]
-        )
-        connection.run(f"DELETE FROM {old} WHERE {where}", scope)
+    names, ours = connection.names, connection.table(connection.names.change_versions)
+    stored = connection.rows(f"SELECT DISTINCT name FROM {ours} WHERE {_PAIR}", list(pair))
+    moving = [str(n) for (n,) in stored if str(n) == former or str(n).startswith(f"{former}__")]
     others = [names.descriptors] if endpoint.is_descriptor else [names.deletes, names.key_changes]
-    for table in (*others, names.total_counts, names.change_versions):
-        connection.run(
-            f"UPDATE {connection.table(table)} SET name = {renamed} WHERE {where}", [*renaming, *scope]
-        )
+    for name in moving:
+        now = f"{endpoint.snake}{name.removeprefix(former)}"
+        if not endpoint.is_descriptor:
+            _move_rows(connection, pair, (former, name), (endpoint.snake, now))
+        for table in (*others, names.total_counts, names.change_versions):
+            connection.run(
+                f"UPDATE {connection.table(table)} SET name = ? WHERE {_PAIR} AND name = ?",
+                [now, *pair, name],
+            )
+
+
+def _move_rows(
+    connection: Connection, pair: TenantYear, former: tuple[str, str], now: tuple[str, str]
+) -> None:
+    """Between raw tables: (table, name) each."""
+    columns = ", ".join(RAW_COLUMNS)
+    values = ", ".join("?" if column == "name" else column for column in RAW_COLUMNS)
+    old, new = connection.table(former[0]), connection.table(now[0])
+    connection.run(
+        f"INSERT INTO {new} ({columns}) SELECT {values} FROM {old} WHERE {_PAIR} AND name = ?",
+        [now[1], *pair, former[1]],
+    )
+    connection.run(f"DELETE FROM {old} WHERE {_PAIR} AND name = ?", [*pair, former[1]])

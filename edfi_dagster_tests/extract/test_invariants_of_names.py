@@ -185,6 +185,17 @@ def test_17_rows_under_a_former_name_of_their_endpoint_are_found(
     bench.verify()
 
 
+def test_17_what_a_bundle_put_there_goes_along(make_bench: MakeBench) -> None:
+    bench = in_locations(make_bench)
+    stored_as(bench, "rooms")
+    for table in ("rooms", "_meta_change_versions"):
+        row = f"SELECT * REPLACE ('rooms__psat' AS name) FROM edfi3.{table} LIMIT 1"
+        bench.query(f"INSERT INTO edfi3.{table} {row}")
+    bench.materialize()
+    assert bench.query("SELECT count(*) FROM edfi3.locations WHERE name = 'locations__psat'") == [(1,)]
+    assert bench.query("SELECT 1 FROM edfi3.rooms") == []
+
+
 def test_17_rows_under_the_name_of_another_endpoint_are_left_to_it(make_bench: MakeBench) -> None:
     """Of a ledger that notes no sources, nothing may be guessed that another endpoint claims."""
     bench = make_bench("locations", "homograph/locations", descriptors=())

@@ -57,6 +57,7 @@ def hosted(
         write_config(tmp_path, two, endpoints, **{**storage, **options}), two
     )
     two.faults.clear()
+    two.store(ODS).withdrawn.clear()
 
 
 def warnings(bench: Bench) -> list[str]:
@@ -90,6 +91,23 @@ def test_13_wrong_base_url_corrected_brings_the_right_students_and_no_others(hos
     assert bench.materialize()["sessions"].full
     verify_of(bench, ODS)
     assert not any(result.full for result in bench.materialize().values())
+
+
+def test_13_rows_of_another_ods_that_the_right_one_does_not_have_are_no_success(hosted: MakeBench) -> None:
+    """Nothing will ever replace them, so the run fails until somebody has deleted them."""
+    bench = hosted("students", "sessions")
+    bench.configure_year(base_url=bench.server.url_of(OTHER))
+    bench.materialize()
+    bench.configure_year(base_url=bench.server.url_of(ODS))
+    bench.store.withdrawn.add("ed-fi/sessions")
+    for _ in range(2):
+        results = bench.materialize(may_fail=True)
+        cause = results["sessions"].failures[RECORDS]
+        assert "are of another ODS than the configured one; delete those" in cause
+        assert not results["students"].failures
+    for table in ("sessions", "_deletes", "_key_changes", "_meta_change_versions"):
+        bench.query(f"DELETE FROM edfi3.{table} WHERE name = 'sessions'")
+    assert bench.materialize()["sessions"].kinds[RECORDS].result == Result.NOT_OFFERED
 
 
 def test_13_key_that_routes_to_another_instance_brings_its_rows(
