@@ -1,7 +1,7 @@
 """What stands in front of an ODS and answers in its place: pages of firewalls, proxies and gateways, by name.
 
 The JSON documents are those that the products write by default: AWS API Gateway, Kong, Azure API Management, Apigee,
-Spring Cloud Gateway, ASP.NET.
+Spring Cloud Gateway, Istio, ASP.NET.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ PAGES: Mapping[str, Page] = {
         b'"detail":{"errorcode":"messaging.adaptors.http.flow.ApplicationNotFound"}}}',
     ),
     "spring": Page(404, b'{"timestamp":"2025-09-01T06:00:00Z","path":"/","status":404,"error":"Not Found"}'),
+    "mesh": Page(403, b"RBAC: access denied", "text/plain", {"Server": "istio-envoy"}),
     "aspnet": Page(
         404,
         b'{"type":"https://tools.ietf.org/html/rfc9110#section-15.5.5","title":"Not Found","status":404,'

@@ -23,6 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from edfi_dagster.sandbox.gateways import PAGES
 from edfi_dagster_tests.lake.s3_server import serving
 
 STALL_SECONDS = 2.0
@@ -33,18 +34,6 @@ _TOKEN = re.compile(r"/oauth/(token|authorize)$", re.IGNORECASE)
 _CHANGES = re.compile(r"/(deletes|keyChanges)$", re.IGNORECASE)
 _BY_ID = re.compile(r"/[0-9a-f]{32}$")
 # Pages of what stands before an ODS: firewalls, gateways and proxies that answer in its place.
-_GATEWAY_PAGES = (
-    (
-        403,
-        "text/html",
-        b"<html><head><title>403 Forbidden</title></head><body>Request blocked.</body></html>",
-    ),
-    (404, "text/html; charset=utf-8", b"<!DOCTYPE html><html><body><h1>Not Found</h1></body></html>"),
-    (404, "application/json", b'{"message":"no Route matched with those values"}'),
-    (403, "application/json", b'{"message":"Forbidden"}'),
-    (404, "application/json", b'{ "statusCode": 404, "message": "Resource not found" }'),
-    (403, "text/plain", b"RBAC: access denied"),
-)
 
 
 @dataclass(frozen=True)
@@ -157,8 +146,9 @@ def _html(asked: Asked, given: Given, chance: random.Random) -> Given:
 
 
 def _gateway_page(asked: Asked, given: Given, chance: random.Random) -> Given:
-    status, kind, body = chance.choice(_GATEWAY_PAGES)
-    return Given(status, {"Content-Type": kind}, body)
+    """One with a body: without a word, only the OpenAPI tells whether the ODS said it."""
+    page = chance.choice([found for found in PAGES.values() if found.body])
+    return Given(page.status, {"Content-Type": page.media, **page.headers}, page.body)
 
 
 def _id_unreadable_once(asked: Asked, given: Given, chance: random.Random) -> Given | None:
