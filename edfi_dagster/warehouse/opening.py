@@ -36,6 +36,13 @@ def open_warehouse(
 
 
 def tables_of(endpoints: Iterable[Endpoint]) -> list[RawTable]:
-    """The raw tables of resources; endpoints of one name share theirs. Those of all warehouses are not among them."""
-    tables = {e.snake: RawTable(e.snake, tuple(e.key.values())) for e in endpoints if not e.is_descriptor}
-    return list(tables.values())
+    """The raw tables of resources; endpoints of one name share theirs. Those of all warehouses are not among them.
+
+    Where data standards differ in the natural key, the table has the parts of all: its view then takes no two rows for one
+    that are two in any standard.
+    """
+    keys: dict[str, dict[str, None]] = {}
+    for endpoint in endpoints:
+        if not endpoint.is_descriptor:
+            keys.setdefault(endpoint.snake, {}).update(dict.fromkeys(endpoint.key.values()))
+    return [RawTable(name, tuple(key)) for name, key in keys.items()]

@@ -15,12 +15,14 @@ from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS
 from edfi_dagster.warehouse import ledger
 from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection, RawTable
 from edfi_dagster.warehouse.current import current_rows, descriptor_counts
+from edfi_dagster.warehouse.opening import tables_of
 from edfi_dagster.warehouse.snowflake import SnowflakeConnection
 from edfi_dagster_tests.warehouse.conftest import AnyWarehouse
 
 PAIR = TenantYear("t", 2025)
 (SECTIONS, TERMS) = find_endpoints(["sections", "termDescriptors"], standard_endpoints("5.2"))
 A, B = "a" * 32, "b" * 32
+LEDGER = "tenant_code, api_year, name, pull_date, pull_timestamp, max_version, is_active, is_deletes, is_key_changes"
 
 
 @pytest.fixture
@@ -71,6 +73,9 @@ def test_view_made_with_the_key_of_another_data_standard_shows_every_record(ware
         for standard in ("4.0", "5.2")
     )
     table = of_4.snake
+    for order in ([of_4, of_5], [of_5, of_4]):
+        (both,) = tables_of(order)
+        assert set(both.key) == {*of_4.key.values(), *of_5.key.values()}
     warehouse.prepare([RawTable(table, tuple(of_4.key.values()))])
     record = {
         "staffReference": {"staffUniqueId": "1"},
@@ -199,12 +204,13 @@ def test_watermarks_continue_from_the_ledger_that_airflow_wrote(connection: Conn
     ]
     for name, version, is_active, is_deletes, is_key_changes in rows:
         connection.run(
-            "INSERT INTO edfi3._meta_change_versions VALUES (?, ?, ?, '2026-01-01', '2026-01-01 06:00', ?, ?, ?, ?)",
+            f"INSERT INTO edfi3._meta_change_versions ({LEDGER}) "
+            "VALUES (?, ?, ?, '2026-01-01', '2026-01-01 06:00', ?, ?, ?, ?)",
             [*PAIR, name, version, is_active, is_deletes, is_key_changes],
         )
     connection.run(
-        "INSERT INTO edfi3._meta_change_versions VALUES ('u', 2025, 'sections', '2026-01-01', '2026-01-01', 70, "
-        "TRUE, FALSE, FALSE)"
+        f"INSERT INTO edfi3._meta_change_versions ({LEDGER}) "
+        "VALUES ('u', 2025, 'sections', '2026-01-01', '2026-01-01', 70, TRUE, FALSE, FALSE)"
     )
     expected = {
         ("sections", RECORDS): 20,
