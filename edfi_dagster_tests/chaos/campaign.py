@@ -28,6 +28,8 @@ from edfi_dagster_tests.extract.district import DESCRIPTORS, ENDPOINTS
 
 RATES = (0.02, 0.05, 0.1, 0.2)
 OVERLAP = 2_000
+MISTAKES = dict.fromkeys(("another ODS", "a filter")).keys()
+"""What a wrong configuration of one run says."""
 KILL_PLACES = (
     "edfi_dagster.warehouse.lease:Lease.next_stamp",
     "edfi_dagster.lake.pull:write_manifest",
@@ -146,12 +148,13 @@ class Campaign:
         """A run by a configuration that names another ODS, or only some of the rows; afterwards it is put right."""
         right = self._config.read_text()
         document = yaml.safe_load(right)
+        other_ods, filtered = MISTAKES
         if chance.random() < 0.5:
-            self.report.faults["another ODS"] += 1
+            self.report.faults[other_ods] += 1
             of_year = document["tenants"][PAIR.tenant]["years"][PAIR.year]
             of_year["base_url"] = f"{self._gate.url}{self._other_path}"
         else:
-            self.report.faults["a filter"] += 1
+            self.report.faults[filtered] += 1
             document["extract"]["resources"]["locations"] = {
                 "query_parameters": {"maximumNumberOfSeats": "20"}
             }
