@@ -51,7 +51,7 @@ def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
 
 def test_few_rounds_of_chaos_leave_what_the_ods_holds(live: Live) -> None:
     """By this seed: a run whose ODS dies, one in Dagster, one with a wrong configuration, and one that may be killed at a load."""
-    report = live("embedded", "7.3", 445, 5)
+    report = live("embedded", "7.3", 2667, 5)
     assert sum(report.runs.values()) == 5
     assert report.faults.keys() & MISTAKES
     assert report.faults.keys() <= FAULTS.keys() | MISTAKES
