@@ -6,8 +6,9 @@ import sys
 from importlib.resources import files
 
 import click
-from rich.console import Console
 from rich.markdown import Markdown
+
+from edfi_dagster.cli.screen import Screen
 
 _PAGES = files("edfi_dagster") / "docs"
 _ORDER = (
@@ -50,6 +51,6 @@ def docs(topic: str | None) -> None:
         raise click.UsageError(f"There is no page {topic!r}. Choose one of {', '.join(known)}.")
     text = (_PAGES / f"{topic}.md").read_text(encoding="utf-8")
     if sys.stdout.isatty():
-        Console().print(Markdown(text))
+        Screen().print(Markdown(text), soft_wrap=False)
     else:
         click.echo(text, nl=False)

@@ -148,11 +148,11 @@ def _add_standards(translation: Translation, platform: Platform) -> None:
         found = ask_standards(platform, stderr.print, lambda text: stderr.print(f"Warning: {text}"))
     if not found:
         return
-    common = Counter(found.values()).most_common(1)[0][0]
+    common = Counter(offered.standard for offered in found.values()).most_common(1)[0][0]
     translation.document["extract"] = {"data_standard": common, **translation.document["extract"]}
-    for pair, standard in found.items():
-        if standard != common:
-            _year(translation, pair).setdefault("extract", {})["data_standard"] = standard
+    for pair, offered in found.items():
+        if offered.standard != common:
+            _year(translation, pair).setdefault("extract", {})["data_standard"] = offered.standard
 
 
 def _year(translation: Translation, pair: TenantYear) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Annotated
 
 import msgspec
 
@@ -82,10 +83,10 @@ class Wanted:
 class _SummaryRow(msgspec.Struct):
     """One line of ``run.json``. ``rows`` are those of its manifest."""
 
+    endpoint: Annotated[str, msgspec.Meta(pattern=r"^[^/]+/[^/]+$")]
     name: str
     kind: RecordKind
     result: str
-    endpoint: str = ""
     cause: str = ""
     low: int | None = None
     rows: int = 0

@@ -15,15 +15,17 @@ from hypothesis import strategies as st
 from edfi_dagster.automation.change_sensor import read_cursor
 from edfi_dagster.automation.dropped_files import Cursor as DropCursor
 from edfi_dagster.automation.lateness import _Memory
-from edfi_dagster.extract.history import chains
+from edfi_dagster.extract.history import Wanted, chains
 from edfi_dagster.health.last_runs import last_runs
 from edfi_dagster.lake import paths
 from edfi_dagster.lake.manifest import Manifest, latest_stamp, manifests, read_manifest, stamps
 from edfi_dagster.lake.store import LakeError, LocalLake
 from edfi_dagster.ods.shelf import FileShelf
+from edfi_dagster.ods.source import Configured, normal_path
 from edfi_dagster.ods.token import _read_record
 from edfi_dagster_tests.bench import PAIR, MakeBench
 from edfi_dagster_tests.fuzz.inputs import BROKEN, DEEP, ODD_TEXTS, bodies, encoded, fuzzed, tried
+from edfi_dagster_tests.ods.platforms import platform_at
 
 STAMP = datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUN = paths.run_folder(PAIR, STAMP)
@@ -40,8 +42,22 @@ MANIFEST = {
 SUMMARY = {
     "newest": 5,
     "endpoints": [
-        {"name": "students", "kind": "records", "result": "loaded", "cause": "", "low": None},
-        {"name": "students", "kind": "deletes", "result": "failed", "cause": "HTTP 500", "low": 3},
+        {
+            "endpoint": "ed-fi/students",
+            "name": "students",
+            "kind": "records",
+            "result": "loaded",
+            "cause": "",
+            "low": None,
+        },
+        {
+            "endpoint": "ed-fi/students",
+            "name": "students",
+            "kind": "deletes",
+            "result": "failed",
+            "cause": "HTTP 500",
+            "low": 3,
+        },
     ],
 }
 
@@ -83,7 +99,9 @@ def test_a_manifest_is_of_its_place_or_refused(lake: LocalLake, body: bytes) -> 
 def test_a_run_json_is_understood_or_refused(lake: LocalLake, body: bytes) -> None:
     put(lake, PATH, encoded(MANIFEST))
     put(lake, f"{RUN}/run.json", body)
-    told("run.json", lambda: chains(lake, PAIR, {}, {"students"}))
+    configured = Configured(platform_at("https://ods.example.org").ods(PAIR))
+    wanted = {normal_path("ed-fi/students"): Wanted("students", lambda source: "")}
+    told("run.json", lambda: chains(lake, PAIR, configured, wanted))
     told("run.json", lambda: last_runs(lake, PAIR, ["students", "sessions"]))
 
 

@@ -180,7 +180,7 @@ def test_an_ods_without_change_queries_is_not_ready(status: int) -> None:
     with (
         StandIn(without) as ods,
         session_at(ods.url) as session,
-        pytest.raises(OdsNotReady, match=f"HTTP {status}.*change queries must be switched on"),
+        pytest.raises(OdsNotReady, match=f"HTTP {status}.*have its host switch change queries on"),
     ):
         session.newest_change_version()
 

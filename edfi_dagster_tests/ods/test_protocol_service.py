@@ -14,7 +14,7 @@ from edfi_dagster.ods.answers import Answer, json_value
 from edfi_dagster.ods.catalogue import endpoints_of, find_endpoints
 from edfi_dagster.ods.changes import EVERYTHING
 from edfi_dagster.ods.errors import NotOffered, RequestRefused, SnapshotGone, WrongCredentials
-from edfi_dagster.ods.pages import Collection
+from edfi_dagster.ods.pages import Absence, Collection
 from edfi_dagster.ods.published import PublishedEndpoints
 from edfi_dagster.sandbox import SandboxServer
 from edfi_dagster_tests.bench import ODS, Bench
@@ -80,7 +80,7 @@ def test_22_placeholders_hosts_and_years_of_the_root_document_are_not_believed()
         return Reply([]) if asked.path.endswith("/students") else None
 
     with StandIn(answer, base="/a/2025") as there, session_at(there.url) as session:
-        assert collection(session, "students").record("f00d") is None
+        assert collection(session, "students").record("f00d") is Absence.NO_SUCH_ID
         assert session.newest_change_version() == 42
         assert [asked.path for asked in there.asked][:2] == ["/a/2025/", "/a/2025/oauth/token"]
         assert {asked.path.rpartition("/")[0] for asked in there.asked[2:]} == {

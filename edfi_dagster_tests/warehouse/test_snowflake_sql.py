@@ -263,7 +263,7 @@ def test_setup_statements_are_whole_and_can_be_run_twice(
     assert warehouse.prepare(TABLES) == []
     kinds = [statement.split(" IF NOT")[0] for statement in statements if statement.startswith("CREATE")]
     assert kinds[:3] == ["CREATE SCHEMA", "CREATE FILE FORMAT", "CREATE STAGE"]
-    assert kinds.count("CREATE TABLE") == len(TABLES) + 3 + 6
+    assert kinds.count("CREATE TABLE") == len(TABLES) + 3 + 7
     schema = f'"{new_database}"."EDFI3"'
     comments = [statement for statement in statements if statement.startswith("--")]
     assert f'-- GRANT USAGE, CREATE TABLE, CREATE VIEW ON SCHEMA {schema} TO ROLE "LOADER"' in comments
