@@ -90,7 +90,8 @@ def changes(
     by_change: dict[str, list[str]] = {}
     for endpoint in endpoints:
         known = noted.get(endpoint.snake, [])
-        found.unknown |= {endpoint.snake for source in known if source is None}
+        if known and not any(known):  # what is no longer read, as deletes may be, never gets one
+            found.unknown.add(endpoint.snake)
         now = sources.of(endpoint)
         changed = dict.fromkeys(c for source in known if source for c in now.changes_since(source))
         if changed:

@@ -17,7 +17,8 @@ from edfi_dagster.config import ConfigError, OdsSettings, normalise_endpoint
 from edfi_dagster.ods.discovery import Discovery, addresses
 
 # ``v6.1`` and ``v3`` in ``/v6.1/api/data/v3``: an upgrade of the API changes these and nothing else.
-_VERSION = re.compile(r"v\d+(\.\d+)*|\d+(\.\d+)+")
+_VERSION = re.compile(r"v\d{1,2}(\.\d+)*|\d+(\.\d+)+")
+_YEAR = re.compile(r"\d{4}")
 _USUAL_PORTS = {80, 443}
 SCHOOL_YEAR = "schoolYear"
 """The filter that keeps other school years out."""
@@ -71,13 +72,27 @@ class Source(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def ods_of(settings: OdsSettings, discovery: Discovery) -> Ods:
     """The pair's part of a source, as a run reads it. Raises ConfigError for a key that cannot be read."""
-    told = addresses(settings.base_url.rstrip("/"), discovery, settings.pair.year)
     return Ods(
-        address=normal_address(told["dataManagementApi"]),
+        address=_address_of(settings, discovery),
         key=digest(settings.client_id.read()),
         year=settings.pair.year if settings.multiyear else None,
         snapshot=settings.extract.use_snapshot,
     )
+
+
+def _address_of(settings: OdsSettings, discovery: Discovery) -> str:
+    """The base URL and, where the ODS is asked for an instance or a year beyond that, these.
+
+    Any other path that the root document names changes with an upgrade or a move of the host, and leads to the same ODS.
+    """
+    base = normal_address(settings.base_url)
+    told = addresses(settings.base_url.rstrip("/"), discovery, settings.pair.year)
+    whole = normal_address(told["dataManagementApi"])
+    return whole if any(map(_YEAR.fullmatch, _steps_beyond(base, whole))) else base
+
+
+def _steps_beyond(base: str, address: str) -> list[str]:
+    return [step for step in address.removeprefix(base).split("/") if step]
 
 
 def digests(filters: Mapping[str, str]) -> dict[str, str]:
@@ -138,7 +153,8 @@ def same_endpoint(one: str, other: str) -> bool:
 
 
 def normal_path(path: str) -> str:
-    return normalise_endpoint(*path.split("/", 1))
+    namespace, _, name = path.partition("/")
+    return normalise_endpoint(namespace, name)
 
 
 class Configured:
@@ -184,9 +200,15 @@ class Configured:
         return [*self.ods_changes_since(earlier.ods), *now.changes_since(earlier)]
 
     def _may_be_at(self, address: str) -> bool:
-        if address != self._ods.address and not address.startswith(f"{self._ods.address}/"):
-            return False
+        """Whether it is the configured one, or that with an instance and the year behind it."""
+        base, year = self._ods.address, str(self._settings.pair.year)
+        if address == base:
+            return True
+        *instance, last = _steps_beyond(base, address) or [""]
         code = (self._settings.instance_code or "").lower()
-        rest = address.removeprefix(self._ods.address).strip("/").split("/")
-        followed_by_year = len(rest) > 1 and rest[-1] == str(self._settings.pair.year)
-        return not (code and followed_by_year) or rest[-2] == code
+        return (
+            address.startswith(f"{base}/")
+            and last == year
+            and len(instance) <= 1
+            and not (code and instance and instance != [code])
+        )

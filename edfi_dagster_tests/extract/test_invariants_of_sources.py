@@ -339,6 +339,17 @@ def test_13_ledger_without_sources_is_taken_over_once_and_said(hosted: MakeBench
     verify_of(bench, OTHER)
 
 
+def test_13_ledger_that_is_taken_over_is_said_once_though_deletes_are_read_no_more(hosted: MakeBench) -> None:
+    bench = hosted("students")
+    bench.materialize()
+    bench.query(f"UPDATE {LEDGER} SET source = NULL")
+    bench.configure(lambda d: d["extract"]["endpoint_defaults"].update(fetch_deletes=False))
+    for times in (1, 0):
+        bench.told.clear()
+        bench.materialize()
+        assert sum("before their source was noted" in told for told in bench.told) == times
+
+
 def test_13_watermark_set_by_hand_keeps_its_source(hosted: MakeBench) -> None:
     from edfi_dagster.warehouse.lease import holding
     from edfi_dagster.warehouse.watermarks import set_watermark
