@@ -47,9 +47,8 @@ def load_delta(
 ) -> Loaded:
     """Commit one endpoint's delta: its records, then deletes and key changes, and their watermarks.
 
-    ``judged`` is what the ODS said of suspects; None where it cannot be asked.
-    Raises NotCommitted; Suspected before anything is written; OdsRestored when a record lives whose id has an earlier
-    tombstone.
+    ``judged`` is what the ODS said of suspects; None where it cannot be asked. Raises NotCommitted; Suspected before
+    anything is written; OdsRestored when a record lives whose id has an earlier tombstone.
     """
     read = {reading.entry.kind: reading for reading in readings}
     gone = [record_id for r in readings if r.manifest for record_id in r.manifest.gone]
@@ -60,8 +59,7 @@ def load_delta(
         loaded.undecided = supersede.undecided({endpoint.snake: superseded}, judged)
     elif gone or any(read[kind].manifest for kind in (DELETES, KEY_CHANGES) if kind in read):
         supersede.make_room(connection)
-    if gone:
-        supersede.doom_gone(connection, gone, lease.pair, endpoint)
+    supersede.doom_gone(connection, gone, lease.pair, endpoint)
     with connection.transaction():
         lease.check(connection)
         entries = ledger.not_loaded(connection, [reading.entry for reading in readings])
