@@ -23,6 +23,7 @@ from edfi_dagster.lake.manifest import PulledFile
 from edfi_dagster.lake.store import RESTRICTED, LakeStore
 from edfi_dagster.lake.written import Written
 from edfi_dagster.ods.answers import NO_JSON
+from edfi_dagster.ods.source import Ods
 
 _SUFFIXES = {"zstd": ".zst", "gzip": ".gz"}
 _CHUNK = 1 << 20
@@ -30,7 +31,7 @@ _CHUNK = 1 << 20
 
 class Done(msgspec.Struct, frozen=True):
     """What a bundle's last complete run was of, and the files it left. ``newest`` is the ODS's change version after it,
-    ``loaded`` the names and stamps of what it loaded straight into raw tables.
+    ``loaded`` the names and stamps of what it loaded straight into raw tables, ``source`` the ODS it was sent to.
     """
 
     fingerprint: str
@@ -38,6 +39,7 @@ class Done(msgspec.Struct, frozen=True):
     newest: int | None
     at: datetime
     loaded: dict[str, datetime] = {}
+    source: Ods | None = None
 
 
 @dataclass(frozen=True)

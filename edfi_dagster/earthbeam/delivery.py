@@ -71,7 +71,7 @@ class Delivery:
 
     def has_what_was_sent(self) -> bool:
         """Whether the ODS still has what this bundle sent it last, as far as that can be known. Raises EdFiError, LakeError."""
-        return self._lives(witnesses_of(self.job.lake, self._state_path, self.target.identity))
+        return self._lives(witnesses_of(self.job.lake, self._state_path, self.target))
 
     def send(self, outputs: Sequence[WrittenOutput]) -> None:
         """Raises ToolFailed where more records are refused than may."""
@@ -105,22 +105,23 @@ class Delivery:
         Read only when it is our turn: a run of another file of this bundle may have sent until then.
         """
         state = SentState(self.space.scratch / "state")
-        lake, path, identity = self.job.lake, self._state_path, self.target.identity
+        lake, path, target = self.job.lake, self._state_path, self.target
         with self.job.turn("lightbeam"), self.job.turn_of(path):
-            self._witnesses = witnesses_of(lake, path, identity)
+            self._witnesses = witnesses_of(lake, path, target)
             if not self._lives(self._witnesses):
                 state.folder.mkdir(parents=True, exist_ok=True)
                 self._witnesses = ()
             # As it is now: that run has moved the ODS on, which must not look like an ODS that went back.
-            elif not state.load(lake, path, identity, newest_of(self.session)):
+            elif not state.load(lake, path, target, newest_of(self.session)):
                 self._witnesses = ()
                 self.job.warn(
-                    "the ODS is older than what it was sent before: it was restored, so all records are sent again"
+                    "the ODS is not the one that was sent to before, or is older: it was restored, or its address or the key "
+                    "was changed, so all records are sent again"
                 )
             try:
                 yield state
             finally:
-                state.save(lake, path, identity, self.newest, self._witnesses)
+                state.save(lake, path, target, self.newest, self._witnesses)
 
     @property
     def _state_path(self) -> str:

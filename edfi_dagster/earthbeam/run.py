@@ -38,6 +38,7 @@ from edfi_dagster.earthbeam.transform import ROSTER, Transformation
 from edfi_dagster.earthbeam.workspace import Workspace, file_digest, fingerprint, workspace
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.errors import EdFiError
+from edfi_dagster.ods.source import Ods
 from edfi_dagster.warehouse.contract import WarehouseError
 from edfi_dagster.warehouse.ledger import latest_loaded
 
@@ -85,6 +86,7 @@ class _Run:
         self.known: dict[str, str] = {}
         self.outside: dict[str, str] | None = {}
         self.newest: int | None = None
+        self.source: Ods | None = None
 
     def work(self) -> None:
         settings = self.job.settings
@@ -160,7 +162,8 @@ class _Run:
         with self._timed("records"):
             self._check_records(transformation, parameters)
         self._deliver(delivery)
-        self.newest = delivery.newest if delivery else None
+        if delivery:
+            self.newest, self.source = delivery.newest, delivery.target.source
 
     def _fingerprint(self, parameters: Mapping[str, str], digests: Mapping[str, str]) -> str:
         settings = self.job.settings
@@ -189,6 +192,8 @@ class _Run:
             return False
         if delivery is None:
             return True
+        if done.source and done.source != delivery.target.source:
+            return False
         now = delivery.newest
         if done.newest is not None and now is not None and now < done.newest:
             return False
@@ -290,7 +295,7 @@ class _Run:
             return
         result = self.result
         loaded = {outcome.name: outcome.pull_timestamp for outcome in result.loaded}
-        done = Done(result.fingerprint, result.archived, self.newest, result.started_at, loaded)
+        done = Done(result.fingerprint, result.archived, self.newest, result.started_at, loaded, self.source)
         try:
             self.archive.note_done(done)
         except LakeError as error:

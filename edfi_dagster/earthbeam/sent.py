@@ -25,9 +25,11 @@ import zstandard
 
 from edfi_dagster.config.earthbeam import LightbeamOptions
 from edfi_dagster.earthbeam.errors import ToolFailed
+from edfi_dagster.earthbeam.target import Target
 from edfi_dagster.earthbeam.witnesses import Witness
 from edfi_dagster.lake.store import LakeError, LakeStore
 from edfi_dagster.ods.answers import NO_JSON
+from edfi_dagster.ods.source import Ods
 
 ACCEPTED = range(200, 300)
 _CREATED = 201
@@ -47,6 +49,11 @@ class _Stored(msgspec.Struct, frozen=True):
     newest: int | None
     entries: dict[str, dict[str, tuple[float, int]]]
     witnesses: tuple[Witness, ...] = ()
+    source: Ods | None = None
+
+    def is_of(self, target: Target) -> bool:
+        """One of an earlier version tells no source, and is taken for the target's."""
+        return self.ods == target.identity and self.source in (None, target.source)
 
 
 @dataclass(frozen=True)
@@ -56,30 +63,36 @@ class SentState:
     folder: Path
     cache: Path | None = None
 
-    def load(self, lake: LakeStore, path: str, ods: str, newest: int | None) -> bool:
-        """Fill the folder from the lake. ``ods`` is the ODS's identity, ``newest`` its newest change version, None where it tells none.
+    def load(self, lake: LakeStore, path: str, target: Target, newest: int | None) -> bool:
+        """Fill the folder from the lake. ``newest`` is the ODS's newest change version now, None where it tells none.
 
-        False, with nothing filled in, where the ODS has gone back behind what it was sent: it was restored or replaced.
+        False, with nothing filled in, where it was another ODS, or the ODS has gone back behind what it was sent.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not lake.exists(path):
             return True
         stored, found = _stored(lake, path)
-        if stored.ods != ods or (stored.newest or 0) > (newest if newest is not None else stored.newest or 0):
+        before = stored.newest or 0
+        if not stored.is_of(target) or before > (before if newest is None else newest):
             return False
         for resource, entries in found.items():
             self._write(resource, entries)
         return True
 
     def save(
-        self, lake: LakeStore, path: str, ods: str, newest: int | None, witnesses: tuple[Witness, ...] = ()
+        self,
+        lake: LakeStore,
+        path: str,
+        target: Target,
+        newest: int | None,
+        witnesses: tuple[Witness, ...] = (),
     ) -> None:
         """Keep the state in the lake, with a few of the records that the ODS accepted last."""
         entries = {
             resource: {key.hex(): entry for key, entry in self.entries(resource).items()}
             for resource in self._resources()
         }
-        content = msgspec.json.encode(_Stored(ods, newest, entries, witnesses))
+        content = msgspec.json.encode(_Stored(target.identity, newest, entries, witnesses, target.source))
         with lake.writing(path) as stream:
             stream.write(zstandard.ZstdCompressor(level=1).compress(content))
 
@@ -171,12 +184,12 @@ class SentState:
                 part.replace(self.cache / file.name)
 
 
-def witnesses_of(lake: LakeStore, path: str, ods: str) -> tuple[Witness, ...]:
-    """The witnesses that a state in the lake has of an ODS. Raises LakeError where the file is damaged."""
+def witnesses_of(lake: LakeStore, path: str, target: Target) -> tuple[Witness, ...]:
+    """The witnesses that a state in the lake has of this ODS. Raises LakeError where the file is damaged."""
     if not lake.exists(path):
         return ()
     stored, _ = _stored(lake, path)
-    return stored.witnesses if stored.ods == ods else ()
+    return stored.witnesses if stored.is_of(target) else ()
 
 
 def _stored(lake: LakeStore, path: str) -> tuple[_Stored, Mapping[str, Entries]]:

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
 from edfi_dagster.config import OdsSettings, TenantYear
 from edfi_dagster.earthbeam.errors import EarthbeamError
 from edfi_dagster.ods.discovery import Discovery
 from edfi_dagster.ods.errors import OdsNotReady
 from edfi_dagster.ods.session import OdsSession
+from edfi_dagster.ods.source import Ods, ods_of
 
 _FIRST, _BEYOND = (5, 0), (8, 0)
 
@@ -19,7 +22,7 @@ _FIRST, _BEYOND = (5, 0), (8, 0)
 @dataclass(frozen=True)
 class Target:
     """One ODS. ``identity`` is its configured address, which stays the same where a sandbox takes another port. ``addresses`` is Lightbeam's ``edfi_api`` without where tokens come from; ``newest`` its newest change version, None where
-    it tells none to this key.
+    it tells none to this key; ``source`` its address and a digest of this key, which may lead to another ODS there.
     """
 
     identity: str
@@ -29,6 +32,7 @@ class Target:
     ods_version: str
     data_model_version: str
     newest: int | None
+    source: Ods
 
     @property
     def short(self) -> str:
@@ -63,6 +67,7 @@ def find_target(session: OdsSession, *, base_url: str | None = None) -> Target:
         discovery.ods_version,
         discovery.data_model_version,
         newest_of(session),
+        msgspec.structs.replace(ods_of(settings, discovery), year=None, snapshot=False),
     )
 
 

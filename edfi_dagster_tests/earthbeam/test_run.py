@@ -18,6 +18,7 @@ import pytest
 import zstandard
 
 from edfi_dagster.warehouse.contract import WarehouseError
+from edfi_dagster_tests.bench import KEY_VARIABLE, ODS
 from edfi_dagster_tests.earthbeam.conftest import BundleBench, Prepare
 from edfi_dagster_tests.earthbeam.prepared import (
     STUDENTS,
@@ -159,6 +160,23 @@ def test_15_a_key_that_may_not_read_is_told_of_restores_by_change_versions_alone
         bench.store.deny(endpoint)
     assert bench.run().failure is None
     grow(bench)
+    assert bench.run().unchanged
+
+
+def test_15_a_key_that_leads_to_another_ods_at_the_same_address_is_sent_everything(
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither key may read, so that nothing that was sent can be looked for; the other ODS is further in its versions."""
+    bench = prepare()
+    for endpoint in ("assessments", "studentAssessments"):
+        bench.store.deny(endpoint)
+    bench.run()
+    bench.store.restore("first")
+    grow(bench)
+    bench.server.route("another key", ODS, ODS)
+    monkeypatch.setenv(KEY_VARIABLE, "another key")
+    assert sent(bench.run()) == {"assessments": (1, 0, 0), "studentAssessments": (2, 0, 0)}
+    assert any("its address or the key was changed" in told for told in bench.told)
     assert bench.run().unchanged
 
 

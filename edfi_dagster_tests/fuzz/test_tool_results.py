@@ -15,7 +15,9 @@ from edfi_dagster.earthbeam.errors import ToolFailed
 from edfi_dagster.earthbeam.lightbeam_results import deletions, read_results, sendings, validations
 from edfi_dagster.earthbeam.scrubbing import scrubbed
 from edfi_dagster.earthbeam.sent import SentState
+from edfi_dagster.earthbeam.target import Target
 from edfi_dagster.lake.store import LakeError, LocalLake
+from edfi_dagster.ods.source import Ods
 from edfi_dagster_tests.fuzz.inputs import BROKEN, DEEP, ODD_TEXTS, VALUES, bodies, encoded, fuzzed, tried
 
 RESULTS = {
@@ -31,6 +33,7 @@ RESULTS = {
     },
 }  # fmt: skip
 STATE = {"ods": "x", "newest": 5, "entries": {"students": {"00ff": [1.5, 201]}}}
+TARGET = Target("x", "https://ods.example.org", {}, True, "7.3", "5.2.0", None, Ods())
 LOG = "deleting data from endpoint students\n(final status counts: {204: 5, 409: 1})\n(reason: [409 'Zaphodia'; instances: 1)\n"
 
 
@@ -84,7 +87,7 @@ def test_what_was_sent_before_is_known_or_the_file_is_named(
     with lake.writing("sent.json.zst") as stream:
         stream.write(zstandard.compress(body) if packed else body)
     try:
-        state.load(lake, "sent.json.zst", "x", 5)
+        state.load(lake, "sent.json.zst", TARGET, 5)
     except LakeError as error:
         assert "sent.json.zst cannot be read" in str(error) and "sent again" in str(error)
     outside = [path for path in folder.rglob("*.dat") if path.parent != state.folder]
@@ -97,7 +100,7 @@ def test_no_resource_of_a_state_is_a_path(tmp_path: Path) -> None:
         with lake.writing("sent.json.zst") as stream:
             stream.write(zstandard.compress(encoded({**STATE, "entries": {name: {"00ff": [1.5, 201]}}})))
         with pytest.raises(LakeError, match="cannot be read"):
-            SentState(tmp_path / "state").load(lake, "sent.json.zst", "x", 5)
+            SentState(tmp_path / "state").load(lake, "sent.json.zst", TARGET, 5)
     assert list(tmp_path.rglob("*.dat")) == []
 
 
