@@ -149,7 +149,7 @@ class Specs:
             "natural key.",
             KEY_CHANGES: f"The records of `{endpoint.path}` whose natural key changed in the ODS since the last run, with "
             "the old key and the new.",
-        }[kind]
+        }[kind] + " A first run and a full refresh need none of them and leave this as it is."
         metadata = {"edfi/endpoint": endpoint.path, "dagster/column_schema": _record(_CHANGE_FIELDS[kind])}
         return self._lake_spec(endpoint, kind, told, metadata)
 
@@ -180,7 +180,8 @@ class Specs:
             key,
             deps=deps,
             description=f"Every version of every record of {paths} that was pulled, a row each, as the API sent it (`v`). The view "
-            f"`{name}_current` has the live ones alone: the newest of each natural key ({natural_key}), without those deleted.",
+            f"`{name}_current` has the live ones alone: the newest row of each id, without those deleted. Natural key: "
+            f"{natural_key}.",
             group_name=endpoints[0].domain,
             kinds={self._warehouse, "table"},
             owners=self._owners,

@@ -46,7 +46,8 @@ def tenant_years_spec(platform: Platform, partitions: dg.PartitionsDefinition) -
     return dg.AssetSpec(
         TENANT_YEARS,
         description="Every tenant and year as a whole: what each of its runs did, whether it was pulled when it should have "
-        "been, and whether its ODS still has the endpoints and fields that these assets were made for.",
+        "been, and whether its ODS still has the endpoints and fields that these assets were made for. Every run is an "
+        "observation here; nothing materializes this asset.",
         partitions_def=partitions,
         group_name="health",
         kinds={"edfi"},
@@ -62,8 +63,8 @@ def build_lateness_check(
     @dg.asset_check(
         asset=TENANT_YEARS,
         name=IN_TIME,
-        description="Whether every declared tenant and year was pulled when its schedule said, and late_after_hours have "
-        "passed since; without a schedule, within the last late_after_hours, unless its ODS has not changed.",
+        description="Every declared tenant and year was pulled at most late_after_hours after its schedule said. "
+        "Without a schedule: within the last late_after_hours, unless its ODS has not changed.",
     )
     def pulled_in_time(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         now = datetime.fromtimestamp(clock(), UTC)

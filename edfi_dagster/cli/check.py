@@ -35,7 +35,7 @@ def check(
 ) -> None:
     """Ask every ODS, the lake, the warehouse and Slack whether a run would work; nothing is changed.
 
-    ✓ is well, ! is what a run lives with, ✗ is what stops one: then the command ends with 1.
+    ✓ passed. ! is a warning. ✗ would stop a run: then the exit code is 1.
 
     Example: edfi-dagster check --tenant grand_bend
     """
@@ -88,7 +88,7 @@ def _verdict(blocks: Sequence[Block]) -> Text:
     count = Counter(str(finding.state) for block in blocks for finding in block.findings)
     warnings = f"{count['warning']} warning{'' if count['warning'] == 1 else 's'}"
     if count["failed"]:
-        return Text(f"{count['failed']} failed, {warnings}, {count['ok']} well", "red")
+        return Text(f"{count['failed']} failed, {warnings}, {count['ok']} passed", "red")
     if count["warning"]:
-        return Text(f"a run will work; {warnings}, {count['ok']} well", "yellow")
-    return Text(f"a run will work; {count['ok']} lines, all well", "green")
+        return Text(f"a run will work; {warnings}, {count['ok']} passed", "yellow")
+    return Text(f"a run will work; all {count['ok']} checks passed", "green")

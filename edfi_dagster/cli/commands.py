@@ -168,6 +168,8 @@ def pull(
     elif out != "-":
         for manifest in manifests:
             click.echo(f"{manifest['namespace']}/{manifest['endpoint']}: {manifest['rows']:,} rows")
+        if manifests:
+            click.echo(f"Written to {out}, laid out like a lake")
         if not manifests and not failures:
             click.echo("no rows in the window")
     for failure in failures:

@@ -54,7 +54,7 @@ def reference(key: str | None) -> None:
 def show(context: click.Context, tenant: str | None, year: int | None, as_json: bool) -> None:
     """Print the configuration with defaults filled in and paths in full.
 
-    No secret is read: of each stands where it is found, and whether it is set there.
+    No secret is shown: only where each one is read from, and whether it is set.
 
     Example: edfi-dagster config show --tenant grand_bend
     """

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def discover(context: click.Context, tenant: str, year: int, as_yaml: bool, as_json: bool) -> None:
     """Compare the endpoints of an ODS, from its OpenAPI documents, with those configured.
 
-    New ones are offered and not configured, missing ones configured and not offered. Also told: what the key may not
-    read.
+    New ones are offered but not configured. Missing ones are configured but not offered. It also lists what the
+    key may not read.
 
     Example: edfi-dagster discover --tenant grand_bend --year 2025 --yaml
     """

@@ -52,8 +52,8 @@ def init(
 ) -> None:
     """Write edfi_dagster.yaml, .env.example and what `dagster dev` needs here.
 
-    In a terminal, what is missing is asked. Secrets are neither asked for nor written: the file names environment
-    variables.
+    In a terminal, it asks for what is missing. It neither asks for secrets nor writes them: the file names
+    environment variables.
 
     Example: edfi-dagster init --tenant grand_bend --year 2025 --base-url https://ods.example.org/v7.3/api
     """

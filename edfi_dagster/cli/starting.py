@@ -104,7 +104,7 @@ def _standards(
 def _stores(start: Start) -> Iterator[str]:
     yield SCHEMA_HINT
     yield "# Every key, its default and its meaning: edfi-dagster config reference. Secrets are {env: NAME} or {file: PATH}."
-    yield "# What is meant in the end: edfi-dagster config show. Whether it works: edfi-dagster check."
+    yield "# The configuration with all defaults: edfi-dagster config show. Would a run work? edfi-dagster check."
     yield ""
     yield "# Where pulled files are kept, as the API sent them."
     if start.bucket is None:
@@ -122,7 +122,7 @@ def _stores(start: Start) -> Iterator[str]:
     yield "# One message for each failed run, and for a tenant and year that becomes late."
     yield '# slack: {token: {env: SLACK_TOKEN}, channel: "#edfi", events: [failure, late]}'
     yield ""
-    yield "# Of all schedules; they are off until they are turned on in the UI."
+    yield "# Time zone of all schedules. Schedules are off until you turn them on in the UI."
     yield "timezone: UTC"
 
 
@@ -146,7 +146,7 @@ def _extract(first: Offered) -> Iterator[str]:
         yield f"  # {first.lacking}; {_TAKE_THE_REST}"
     yield f'  data_standard: "{first.standard}"          # which endpoints "all" means'
     yield "  max_concurrent_requests: 8    # in flight to one ODS, over all endpoints"
-    yield '  resources: all                # or {"*": {}, studentSectionAssociations: {page_size: 250}, payrolls: {enabled: false}}'
+    yield '  resources: all                # or {"*": {}, studentSectionAssociations: {page_size: 250}, studentHealths: {enabled: false}}'
     yield "  descriptors: all"
 
 

@@ -33,7 +33,7 @@ _UNKNOWN, _NONE = "?", "–"
 @click.option("--year", type=int, help="Only this school year.")
 @click.option("--endpoints", callback=comma_separated, help="Only these, e.g. students,tpdm/candidates.")
 @click.option("--late", is_flag=True, help="Only what was not pulled within late_after_hours.")
-@click.option("--offline", is_flag=True, help="Ask no ODS: then nobody knows how far behind anything is.")
+@click.option("--offline", is_flag=True, help="Ask no ODS; how far behind an endpoint is stays unknown.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
 @click.pass_context
 @told
@@ -149,9 +149,11 @@ def _print_endpoints(console: Screen, pair: PairStatus, now: datetime) -> None:
         if len(values) > _SUMMED_UP and len(set(values)) == 1 and heading != "rows"
     }
     console.print(_caption(pair, same), soft_wrap=False)
+    kept = [h for h, values in cells.items() if h not in same and set(values) != {_NONE}]
+    if not kept:
+        return  # such as a pair that was never loaded: the names alone say nothing
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("endpoint", overflow="fold", ratio=1)
-    kept = [h for h, values in cells.items() if h not in same and set(values) != {_NONE}]
     for heading in kept:
         justify: Literal["left", "right"] = "left" if heading in {"last pull", "result"} else "right"
         table.add_column(heading, justify=justify, no_wrap=heading != "result")

@@ -242,13 +242,15 @@ def _check_names(
     known: Mapping[str, Endpoint],
     kind: Kind,
 ) -> None:
-    """An endpoint switched off need not exist: one configuration may serve several standards."""
+    """An endpoint switched off may be of any standard: one configuration may serve several. Misspelt, it would be pulled."""
     places = f"extract.{kind}s", f"tenants.{pair.tenant}.years.{pair.year}.extract.{kind}s"
     year = platform.tenants[pair.tenant].years[pair.year].extract
-    named = platform.extract.selection(_SELECTIONS[kind]).overrides
+    selection = platform.extract.selection(_SELECTIONS[kind])
+    named = selection.overrides
     of_year = year.selection(_SELECTIONS[kind]).overrides
     for normal, endpoint in named.items():
-        is_taken_on_trust = endpoint.options.enabled is False or endpoint.options.in_catalogue is False
+        is_off = endpoint.options.enabled is False and (normal in _catalogued() or not selection.all)
+        is_taken_on_trust = is_off or endpoint.options.in_catalogue is False
         if normal not in declared and not is_taken_on_trust and _is_mistaken(normal, known):
             raise ConfigError(
                 f"{platform.source}: {places[0]}.{endpoint.written}: the data standard of {pair} has no such "

@@ -232,8 +232,8 @@ def serve(
     stopped = _stop_signal()
     with server:
         key, secret = server.credentials
-        names = " ".join(name or "(no prefix)" for name in server.site.stores)
-        print(f"sandbox ODS/API {ods_version} at {server.url} key={key} secret={secret} ods: {names}")
+        roots = " ".join(server.url_of(name) for name in server.site.stores)
+        print(f"sandbox ODS/API {ods_version} at {server.url} key={key} secret={secret} base_url: {roots}")
         sys.stdout.flush()
         if port_file is not None:
             _write_whole(port_file, str(server.port))

@@ -55,6 +55,14 @@ def test_many_endpoints_share_what_is_the_same_for_all(make_bench: MakeBench) ->
     assert rows_of(done.stdout)["students"] == [f"{bench.store.count('students'):,}"]
 
 
+def test_a_pair_that_was_never_loaded_is_one_line_not_a_list_of_names(make_bench: MakeBench) -> None:
+    names = ["students", "sessions", "schools", "sections", "locations", "classPeriods", "courses", "staffs"]
+    done = invoke(make_bench(*names, "grades", "calendars", "assessments"), "status")
+    assert f"{PAIR}  0 of 11 loaded, last pull never" in done.stdout
+    assert "sessions" not in done.stdout
+    assert "Load with: edfi-dagster materialize --tenant grand_bend --year 2025" in done.stdout
+
+
 def test_many_tenant_years_are_told_in_a_line_each(make_bench: MakeBench) -> None:
     bench = make_bench("students", "sessions", "schools", descriptors=("sexDescriptors", "termDescriptors"))
     bench.store.deny("schools")
