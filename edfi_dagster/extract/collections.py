@@ -43,17 +43,17 @@ class Collections:
         """Whether a record may leave the collection without a tombstone, also where the ODS lets them be read.
 
         It does when the value of a filter changes. For a part of the natural key that is a key change, which is read.
+        And the ODS hides the tombstone of a record whose key lives again: without its key, nothing tells of that.
         """
         if endpoint.is_descriptor:
             return False  # read whole whenever their count differs
-        if not self.reads_deletes(endpoint):
+        is_key_known = bool(endpoint.key) and (
+            not endpoint.key_can_change or self.reads_key_changes(endpoint)
+        )
+        if not (self.reads_deletes(endpoint) and is_key_known):
             return True
-        filters = self.filters(endpoint)
-        if not filters:
-            return False
-        is_key_known = not endpoint.key_can_change or self.reads_key_changes(endpoint)
-        told = {name.lower() for name in endpoint.key} if is_key_known else set()
-        return any(name.lower() not in told for name in filters)
+        told = {name.lower() for name in endpoint.key}
+        return any(name.lower() not in told for name in self.filters(endpoint))
 
     def reads_key_changes(self, endpoint: Endpoint) -> bool:
         """Whether key changes of the endpoint are to be read."""

@@ -12,7 +12,7 @@ from edfi_dagster.extract.keys import keyed
 from edfi_dagster.extract.people import CorrectedPeople
 from edfi_dagster.extract.sources import Sources
 from edfi_dagster.extract.work import Job, KindResult, Result, Work
-from edfi_dagster.lake.manifest import Manifest, discard
+from edfi_dagster.lake.manifest import discard
 from edfi_dagster.lake.pull import Pull, PullRun
 from edfi_dagster.lake.store import LakeError
 from edfi_dagster.ods.catalogue import Endpoint
@@ -81,15 +81,8 @@ class Reader:
                     read.results[kind] = _WAITS
                 else:
                     self._attempt(read, pulls, kind, self._probe if read.full else self._read_changes)
-            if not read.full and RECORDS in pulls and KEY_CHANGES in pulls:
-                self._attempt(read, pulls, KEY_CHANGES, lambda r, _: self._note_corrected(r))
-            if not read.full and RECORDS in pulls and KEY_CHANGES in pulls:
-                changes = pulls[KEY_CHANGES]
-                self._attempt(
-                    read, pulls, RECORDS, lambda r, records: self._read_rekeyed(r, records, changes)
-                )
-                if KEY_CHANGES in read.results:
-                    pulls.pop(KEY_CHANGES).abandon()
+            if not read.full and RECORDS in pulls and KEY_CHANGES in work.kinds:
+                self._follow_key_changes(read, pulls)
             self._publish(read, pulls)
         except BaseException:
             for pull in pulls.values():
@@ -100,7 +93,7 @@ class Reader:
     def has_news(self, work: Work) -> bool:
         """Whether reading the work would find anything, or tell of something; asks for counts only."""
         kinds = [RECORDS, *(kind for kind in (DELETES, KEY_CHANGES) if self._wanted(work.endpoint, kind))]
-        read = EndpointRead(work)
+        read = EndpointRead(replace(work, endpoint=self._keyed(work.endpoint)))
         if any(self._counts_any(read, kind) for kind in kinds) or self._counts_otherwise(read):
             return True
         if KEY_CHANGES in kinds and RECORDS not in read.results:
@@ -112,7 +105,8 @@ class Reader:
         low = self._low(read, kind)
         try:
             if kind != RECORDS:
-                return len(collection.first_page(self._window(-1 if low is None else low))) > 0
+                has_any = len(collection.first_page(self._window(-1 if low is None else low))) > 0
+                return has_any or (kind == KEY_CHANGES and low is None)  # then all keys are to be looked at
             if low is None:
                 collection.count(EVERYTHING)  # only whether the key may
                 return True
@@ -186,6 +180,18 @@ class Reader:
         assert self._run.newest is not None
         pull.collection.page_at(closing_window(self._run.newest), 0)
 
+    def _follow_key_changes(self, read: EndpointRead, pulls: dict[RecordKind, Pull]) -> None:
+        """Read by id what key changes of the endpoint or of a person tell of, also where it offers none of its own."""
+        own = read.results.get(KEY_CHANGES)
+        if not self._wanted(read.endpoint, KEY_CHANGES) or (own and own.result == Result.FAILED):
+            return
+        self._attempt(read, pulls, KEY_CHANGES, lambda r, _: self._note_corrected(r))
+        if (changes := pulls.get(KEY_CHANGES)) is None:
+            return
+        self._attempt(read, pulls, RECORDS, lambda r, records: self._read_rekeyed(r, records, changes))
+        if KEY_CHANGES in read.results:
+            pulls.pop(KEY_CHANGES).abandon()
+
     def _note_corrected(self, read: EndpointRead) -> None:
         """Note the records that show a person's old UniqueId; they are read by id like those whose own key changed."""
         low = self._low(read, KEY_CHANGES)
@@ -231,11 +237,15 @@ class Reader:
         Raises EdFiError, LakeError.
         """
         manifest = read.readings[RECORDS].manifest
-        records = self._pull(read.endpoint, RECORDS, first_part=_free_part(manifest))
+        records = self._pull(read.endpoint, RECORDS, first_part=manifest.free_part if manifest else 0)
         try:
             inquiry = read_by_id(self._run, records, sorted(suspects.ids))
             if inquiry is None:
-                self._read_anew(read, records, suspects)
+                if manifest and self._correct_key(read):
+                    manifest = records.amend(manifest, new_ids=0, key=read.endpoint.key)
+                    read.readings[RECORDS] = Reading(read.readings[RECORDS].entry, manifest)
+                else:
+                    self._read_anew(read, records, suspects)
                 return
             if inquiry.alive:
                 self._correct_key(read)
@@ -269,16 +279,17 @@ class Reader:
             pulls[RECORDS].abandon()
             raise
 
-    def _correct_key(self, read: EndpointRead) -> None:
-        """Two records live with one natural key, so it may be wrong: then take the ODS's own."""
+    def _correct_key(self, read: EndpointRead) -> bool:
+        """Records share a natural key, so it may be wrong: then take the ODS's own. Returns whether that is another."""
         endpoint = read.endpoint
         if endpoint.is_descriptor or not (key := self._published.better_key(endpoint.path, endpoint.key)):
-            return
+            return False
         corrected = replace(endpoint, key=key)
         read.work = replace(read.work, endpoint=corrected)
         for kind, reading in read.readings.items():
             entry = replace(reading.entry, endpoint=corrected)
             read.readings[kind] = Reading(entry, reading.manifest)
+        return True
 
     # -- around them ----------------------------------------------------------------------------------
 
@@ -388,15 +399,3 @@ class Reader:
         if not self._abilities.change_versions:  # always replaced, so that no key needs to be known
             return endpoint
         return keyed(endpoint, self._run, self._published, self._job.session.settings.extract.data_standard)
-
-
-def _free_part(manifest: Manifest | None) -> int:
-    """The number of a part that no file of the pull has."""
-    if manifest is None:
-        return 0
-    return 1 + max((_part(file.path) for file in manifest.files), default=-1)
-
-
-def _part(path: str) -> int:
-    numbers = [piece for piece in path.rpartition("/")[2].split(".") if piece.isdecimal()]
-    return int(numbers[0]) if numbers else 0

@@ -16,7 +16,7 @@ from edfi_dagster.extract.comparison import Comparison, OdsCounts, Verdict, side
 from edfi_dagster.extract.work import EndpointResult, Job, Result, Work
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.errors import EdFiError, OdsDown, OdsUnreachable
-from edfi_dagster.ods.pages import DELETES, RECORDS
+from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS
 from edfi_dagster.warehouse import ledger
 from edfi_dagster.warehouse.contract import WarehouseError
 from edfi_dagster.warehouse.counts import current_counts, last_compared, record_comparisons
@@ -97,8 +97,8 @@ class Verification:
 
     def _loses_rows(self, result: EndpointResult) -> bool:
         """Whether a record may leave the endpoint without a tombstone that we read."""
-        deletes = result.kinds.get(DELETES)
-        is_refused = deletes is not None and deletes.result in _REFUSED
+        kinds = [DELETES, KEY_CHANGES] if result.endpoint.key_can_change else [DELETES]
+        is_refused = any(kind in result.kinds and result.kinds[kind].result in _REFUSED for kind in kinds)
         return is_refused or self._collections.may_lose_rows(result.endpoint)
 
     def _may_refresh(self, result: EndpointResult) -> bool:

@@ -98,6 +98,13 @@ class Manifest(msgspec.Struct, frozen=True):
         return [file.loadable.path for file in self.files]
 
     @property
+    def free_part(self) -> int:
+        """The number of a part that no file of the pull has."""
+        pieces = (file.path.rpartition("/")[2].split(".") for file in self.files)
+        numbers = ([int(piece) for piece in of_file if piece.isdecimal()] for of_file in pieces)
+        return 1 + max((found[0] if found else 0 for found in numbers), default=-1)
+
+    @property
     def bytes(self) -> int:
         return sum(file.bytes for file in self.files)
 

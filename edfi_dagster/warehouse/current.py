@@ -16,6 +16,10 @@ from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection, Dialect, Ra
 
 _ID_SPELLINGS = ("id", "Id", "ID")
 _SAID_AT_ONCE = 100
+# Of more values only the property is looked for: every hundred of them is a scan of the table.
+_MOST_SAID = 1_000
+# Snowflake takes 16,384 values in one list.
+_IDS_OF_A_QUERY = 500
 
 
 def identity(dialect: Dialect, column: str = "v") -> str:
@@ -138,27 +142,38 @@ def seen_key_changes(
 ) -> set[tuple[str, int]]:
     """(id, change version) of key changes loaded no later than another endpoint's last key changes were."""
     names = connection.names
-    found = connection.rows(
-        f"""SELECT {identity(connection)}, {connection.text("changeVersion")} FROM {connection.table(names.key_changes)}
-        WHERE tenant_code = ? AND api_year = ? AND name = ? AND {identity(connection)} IN ({", ".join("?" * len(ids))})
-          AND pull_timestamp <= (SELECT max(pull_timestamp) FROM {connection.table(names.change_versions)}
-            WHERE tenant_code = ? AND api_year = ? AND name = ? AND is_key_changes)""",
-        [*pair, changed.snake, *ids, *pair, by.snake],
-    )
-    return {(str(record_id), int(version)) for record_id, version in found}
+    found: set[tuple[str, int]] = set()
+    for start in range(0, len(ids), _IDS_OF_A_QUERY):
+        batch = ids[start : start + _IDS_OF_A_QUERY]
+        rows = connection.rows(
+            f"""SELECT {identity(connection)}, {connection.text("changeVersion")}
+            FROM {connection.table(names.key_changes)} WHERE tenant_code = ? AND api_year = ? AND name = ?
+              AND {identity(connection)} IN ({", ".join("?" * len(batch))})
+              AND pull_timestamp <= (SELECT max(pull_timestamp) FROM {connection.table(names.change_versions)}
+                WHERE tenant_code = ? AND api_year = ? AND name = ? AND is_key_changes)""",
+            [*pair, changed.snake, *batch, *pair, by.snake],
+        )
+        found.update((str(record_id), int(version)) for record_id, version in rows)
+    return found
 
 
 def ids_that_say(
     connection: Connection, pair: TenantYear, endpoint: Endpoint, said: Sequence[tuple[str, str]]
 ) -> list[str]:
-    """The ids whose latest raw row says one of these (property, JSON text) anywhere in it."""
+    """The ids whose latest raw row says one of these (property, JSON text) anywhere in it.
+
+    Of very many values, the ids whose latest raw row has the property.
+    """
+    texts = [f'"{name}":{value}' for name, value in said]
+    if len(said) > _MOST_SAID:
+        texts = [f'"{name}":' for name in sorted({name for name, _ in said})]
     text = f"replace({connection.json()}, '\": ', '\":')"
     latest = f"""SELECT {identity(connection)} AS id, {text} AS said FROM {connection.table(endpoint.snake)}
       WHERE tenant_code = ? AND api_year = ? AND name = ?
       QUALIFY row_number() OVER (PARTITION BY {identity(connection)} ORDER BY pull_timestamp DESC) = 1"""
     found: set[str] = set()
-    for start in range(0, len(said), _SAID_AT_ONCE):
-        batch = [f'"{name}":{value}' for name, value in said[start : start + _SAID_AT_ONCE]]
+    for start in range(0, len(texts), _SAID_AT_ONCE):
+        batch = texts[start : start + _SAID_AT_ONCE]
         where = " OR ".join(["contains(said, ?)"] * len(batch))
         rows = connection.rows(f"SELECT id FROM ({latest}) l WHERE {where}", [*pair, endpoint.snake, *batch])
         found.update(str(record_id) for (record_id,) in rows)

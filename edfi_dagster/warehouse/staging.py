@@ -78,12 +78,12 @@ def stage_delta(
     lines = keyed(connection, "staged_records_lines", key, ("read_order", "v"))
     current = f"""SELECT id, max_by(v, pull_timestamp) AS v FROM (
         SELECT {identity(connection)} AS id, v, pull_timestamp FROM {table} WHERE {SCOPE}) scoped
-      WHERE id IN (SELECT {identity(connection)} FROM staged_records_lines) GROUP BY id"""
+      WHERE id IN (SELECT id FROM read_now) GROUP BY id"""
     connection.run(f"CREATE OR REPLACE TEMPORARY TABLE staged_records ({_RECORDS})")
     connection.run(
-        f"""INSERT INTO staged_records
+        f"""INSERT INTO staged_records WITH read_now AS ({lines})
         SELECT l.read_order, NULL, l.id, l.natural_key, l.folded, coalesce({connection.same("c.v", "l.v")}, FALSE)
-        FROM ({lines}) l LEFT JOIN ({current}) c ON c.id = l.id""",
+        FROM read_now l LEFT JOIN ({current}) c ON c.id = l.id""",
         [*entry.pair, entry.endpoint.snake],
     )
     return _look(connection, reading, _drop(connection, gone), whole=not has_key_changes)
