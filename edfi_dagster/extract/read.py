@@ -236,12 +236,16 @@ class Reader:
 
         Raises EdFiError, LakeError.
         """
+        if self._run.newest is None:  # proven: no record came or went while all of them were read
+            read.judged = Judged(read.judged.alive | suspects.ids)
+            return
         manifest = read.readings[RECORDS].manifest
         records = self._pull(read.endpoint, RECORDS, first_part=manifest.free_part if manifest else 0)
         try:
             inquiry = read_by_id(self._run, records, sorted(suspects.ids))
             if inquiry is None:
                 if manifest and self._correct_key(read):
+                    records.abandon()
                     manifest = records.amend(manifest, new_ids=0, key=read.endpoint.key)
                     read.readings[RECORDS] = Reading(read.readings[RECORDS].entry, manifest)
                 else:

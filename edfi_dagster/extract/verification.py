@@ -97,8 +97,9 @@ class Verification:
 
     def _loses_rows(self, result: EndpointResult) -> bool:
         """Whether a record may leave the endpoint without a tombstone that we read."""
-        kinds = [DELETES, KEY_CHANGES] if result.endpoint.key_can_change else [DELETES]
-        is_refused = any(kind in result.kinds and result.kinds[kind].result in _REFUSED for kind in kinds)
+        of_keys = [result.kinds.get(KEY_CHANGES)] if result.endpoint.key_can_change else []
+        of_kinds = [result.kinds.get(DELETES), *of_keys]
+        is_refused = any(kind is not None and kind.result in _REFUSED for kind in of_kinds)
         return is_refused or self._collections.may_lose_rows(result.endpoint)
 
     def _may_refresh(self, result: EndpointResult) -> bool:
