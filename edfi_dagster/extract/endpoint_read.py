@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from edfi_dagster.extract.work import EndpointResult, KindResult, Result, Work
+from edfi_dagster.extract.work import EndpointResult, Job, KindResult, Result, Work
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.pages import RECORDS, RecordKind
+from edfi_dagster.warehouse import ledger
+from edfi_dagster.warehouse.current import descriptor_counts
 from edfi_dagster.warehouse.ledger import Reading, Watermarks
 from edfi_dagster.warehouse.load import Loaded, is_first_look
 from edfi_dagster.warehouse.supersede import Judged
@@ -29,6 +31,17 @@ class Before:
         """The same without the watermarks of some names."""
         kept = {of: version for of, version in self.watermarks.items() if of[0] not in names}
         return replace(self, watermarks=kept)
+
+
+def before_a_run(job: Job, foreign: frozenset[str]) -> Before:
+    """What the warehouse holds of the pair now; ``foreign`` are the names whose rows are of another ODS."""
+    with job.warehouse.connected() as connection:
+        return Before(
+            ledger.watermarks(connection, job.pair),
+            ledger.ever_loaded(connection, job.pair),
+            descriptor_counts(connection, job.pair),
+            foreign,
+        )
 
 
 @dataclass

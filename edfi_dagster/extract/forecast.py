@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+from edfi_dagster.extract.endpoint_read import before_a_run
 from edfi_dagster.extract.read import Reader
 from edfi_dagster.extract.restored import caught_up
-from edfi_dagster.extract.run import before_a_run
-from edfi_dagster.extract.sources import Sources, changes
+from edfi_dagster.extract.sources import Sources, changes, of_other_ods
 from edfi_dagster.extract.work import Job, Work
 from edfi_dagster.lake.pull import PullRun, newest_to_read
 from edfi_dagster.ods.catalogue import Endpoint
@@ -30,8 +30,9 @@ def changed_endpoints(job: Job, endpoints: Iterable[Endpoint]) -> list[Endpoint]
         return chosen
     sources = Sources(job.platform, job.session, job.tell, job.warn)
     with job.warehouse.connected() as connection:
-        changed = changes(ledger.sources(connection, job.pair), sources, chosen).names
-    before = before_a_run(job, sources).without(changed)
+        noted = ledger.noted_sources(connection, job.pair)
+    changed = changes(noted.active, sources, chosen).names
+    before = before_a_run(job, of_other_ods(noted, sources)).without(changed)
     highest = max(before.watermarks.values(), default=0)
     newest = caught_up(job, newest, highest)
     loaded = {name for name, _ in before.ever_loaded} if newest < highest else set()

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from queue import Queue
 
-from edfi_dagster.extract.endpoint_read import Before, EndpointRead
+from edfi_dagster.extract.endpoint_read import Before, EndpointRead, before_a_run
 from edfi_dagster.extract.read import Reader
 from edfi_dagster.extract.restored import caught_up, forget, highest_committed
 from edfi_dagster.extract.sources import Sources, forget_changed
@@ -32,7 +32,6 @@ from edfi_dagster.ods.errors import (
 from edfi_dagster.ods.pages import RECORDS
 from edfi_dagster.warehouse import ledger, load
 from edfi_dagster.warehouse.contract import Connection, WarehouseError
-from edfi_dagster.warehouse.current import descriptor_counts
 from edfi_dagster.warehouse.lease import Lease, holding
 from edfi_dagster.warehouse.supersede import Suspected, Suspects
 
@@ -80,14 +79,15 @@ def _passes(
     for last in (False, False, True):
         newest = newest_to_read(job.session)
         sources = Sources(job.platform, job.session, job.tell, job.warn)
-        forget_changed(job, lease, sources, [work.endpoint for work in works])
+        foreign = forget_changed(job, lease, sources, [work.endpoint for work in works])
         if newest is not None:
             committed = highest_committed(job)
             newest = caught_up(job, newest, committed)
             if newest < committed:
                 forget(job, lease, sources, newest, anything_read=False)
                 full_refresh = True
-        run = _PairRun(job, lease, newest, sources, full_refresh=full_refresh)
+        before = before_a_run(job, foreign)
+        run = _PairRun(job, lease, newest, sources, before, full_refresh=full_refresh)
         with closing(run.results(works)) as results:
             yield from results
         if run.interrupted is None:
@@ -105,23 +105,18 @@ def _passes(
     job.tell(f"{job.pair}: done with ODS/API {ods_version}{reached}")
 
 
-def before_a_run(job: Job, sources: Sources) -> Before:
-    """What the warehouse holds of the pair now."""
-    with job.warehouse.connected() as connection:
-        noted = ledger.ever_noted(connection, job.pair)
-        return Before(
-            ledger.watermarks(connection, job.pair),
-            ledger.ever_loaded(connection, job.pair),
-            descriptor_counts(connection, job.pair),
-            frozenset(name for name, source in noted.items() if source and source.ods != sources.ods),
-        )
-
-
 class _PairRun:
     """One pass over the works, under one stamp. ``durable`` are the endpoints that need no other."""
 
     def __init__(
-        self, job: Job, lease: Lease, newest: int | None, sources: Sources, *, full_refresh: bool
+        self,
+        job: Job,
+        lease: Lease,
+        newest: int | None,
+        sources: Sources,
+        before: Before,
+        *,
+        full_refresh: bool,
     ) -> None:
         self.interrupted: OdsRestored | SnapshotGone | None = None
         self.durable: set[Endpoint] = set()
@@ -141,9 +136,7 @@ class _PairRun:
             compression=job.platform.lake.compression,
             tmp_dir=job.platform.extract.tmp_dir,
         )
-        self._reader = Reader(
-            job, self._pull_run, before_a_run(job, sources), sources, full_refresh=full_refresh
-        )
+        self._reader = Reader(job, self._pull_run, before, sources, full_refresh=full_refresh)
         self._to_load: Queue[EndpointRead | None] = Queue()
         self._done: Queue[EndpointResult | BaseException] = Queue()
         self._stop = threading.Event()

@@ -103,15 +103,17 @@ def changes(
     return found
 
 
-def forget_changed(job: Job, lease: Lease, sources: Sources, endpoints: Iterable[Endpoint]) -> None:
+def forget_changed(job: Job, lease: Lease, sources: Sources, endpoints: Iterable[Endpoint]) -> frozenset[str]:
     """Forget the watermarks that are of another source, in one transaction, and say so in one warning.
 
-    What is stored under a former name of an endpoint is found first.
+    What is stored under a former name of an endpoint is found first. Returns the names whose rows are of another ODS.
     """
     with job.warehouse.connected() as connection:
-        for sentence in move_renamed(connection, lease, endpoints_of(job.platform, job.pair)):
+        noted = ledger.noted_sources(connection, job.pair)
+        for sentence in move_renamed(connection, lease, noted, endpoints_of(job.platform, job.pair)):
             job.warn(sentence)
-        found = changes(ledger.sources(connection, job.pair), sources, endpoints)
+            noted = ledger.noted_sources(connection, job.pair)
+        found = changes(noted.active, sources, endpoints)
         if found.names:
             job.warn(f"{job.pair}{found.told}")
             _forget(connection, lease, found.names)
@@ -120,6 +122,12 @@ def forget_changed(job: Job, lease: Lease, sources: Sources, endpoints: Iterable
             f"{job.pair}: {len(found.unknown)} endpoints were loaded before their source was noted (by an earlier version or "
             "by Airflow); they go on from their change versions, and from now on a changed source is noticed"
         )
+    return of_other_ods(noted, sources)
+
+
+def of_other_ods(noted: ledger.Noted, sources: Sources) -> frozenset[str]:
+    """The names whose latest rows came from another ODS."""
+    return frozenset(name for name, source in noted.latest.items() if source and source.ods != sources.ods)
 
 
 def _forget(connection: Connection, lease: Lease, names: set[str]) -> None:

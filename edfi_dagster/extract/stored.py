@@ -48,7 +48,8 @@ def load_stored(
     next run reads whole. Raises LakeError, WarehouseError where nothing can be done at all.
     """
     with holding(warehouse, pair, waiting=tell) as lease, warehouse.connected() as connection:
-        for sentence in move_renamed(connection, lease, endpoints_of(platform, pair)):
+        noted = ledger.noted_sources(connection, pair)
+        for sentence in move_renamed(connection, lease, noted, endpoints_of(platform, pair)):
             tell(sentence)
         configured = Configured(platform.ods(pair))
         wanted = _wanted(platform, connection, configured, endpoints)
@@ -66,7 +67,7 @@ def _wanted(
 ) -> Mapping[str, Wanted]:
     """Normal path of an endpoint → what is to be replayed of it."""
     after = ledger.latest_loaded(connection, configured.pair)
-    noted = ledger.sources(connection, configured.pair)
+    noted = ledger.noted_sources(connection, configured.pair).active
     return {
         normal_path(e.path): Wanted(
             e.snake,

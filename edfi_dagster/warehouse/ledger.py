@@ -62,34 +62,38 @@ def watermarks(connection: Connection, pair: TenantYear, name: str | None = None
     return {(str(name), kind): int(version) for name, kind, version in found}
 
 
-def sources(connection: Connection, pair: TenantYear) -> Mapping[str, list[Source | None]]:
-    """name → the sources of its active watermarks, None for one without; those of sideloads have none to speak of.
+@dataclass(frozen=True)
+class Noted:
+    """The sources of a pair's names; None where none is noted. Those of sideloads have none to speak of.
 
-    Of each kind the latest row counts: every pull leaves one.
+    ``active``: of the active watermarks of each name; of each kind the latest row counts, for every pull leaves one.
+    ``latest``: of the latest pull of every name that was ever loaded.
     """
+
+    active: Mapping[str, list[Source | None]]
+    latest: Mapping[str, Source | None]
+
+
+def noted_sources(connection: Connection, pair: TenantYear) -> Noted:
+    """One query for them all."""
+    is_active = "CASE WHEN is_active AND max_version IS NOT NULL THEN {} END"
+    source = "coalesce(source, '')"
     found = connection.rows(
-        f"""SELECT name, {_KIND}, max_by(coalesce(source, ''), pull_timestamp)
-        FROM {connection.table(connection.names.change_versions)}
-        WHERE {_PAIR} AND is_active AND max_version IS NOT NULL GROUP BY 1, 2""",
+        f"""SELECT name, {_KIND}, max_by({source}, pull_timestamp),
+          max_by({is_active.format(source)}, {is_active.format("pull_timestamp")})
+        FROM {connection.table(connection.names.change_versions)} WHERE {_PAIR}
+        GROUP BY 1, 2 ORDER BY max(pull_timestamp)""",
         list(pair),
     )
-    noted: dict[str, list[Source | None]] = {}
-    for name, _, text in found:
+    active: dict[str, list[Source | None]] = {}
+    latest: dict[str, Source | None] = {}
+    for name, _, last, of_watermark in found:
         if not is_sideload(str(name)):
-            noted.setdefault(str(name), []).append(Source.decode(text) if text else None)
-    return noted
-
-
-def ever_noted(connection: Connection, pair: TenantYear) -> Mapping[str, Source | None]:
-    """name → the source of its latest pull, for every name that was ever loaded, sideloads apart."""
-    found = connection.rows(
-        f"""SELECT name, max_by(coalesce(source, ''), pull_timestamp)
-        FROM {connection.table(connection.names.change_versions)} WHERE {_PAIR} GROUP BY 1""",
-        list(pair),
-    )
-    return {
-        str(name): Source.decode(text) if text else None for name, text in found if not is_sideload(str(name))
-    }
+            latest[str(name)] = Source.decode(last) if last else None
+            if of_watermark is not None:
+                noted = Source.decode(of_watermark) if of_watermark else None
+                active.setdefault(str(name), []).append(noted)
+    return Noted(active, latest)
 
 
 def is_sideload(name: str) -> bool:

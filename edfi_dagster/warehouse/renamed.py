@@ -19,13 +19,15 @@ from edfi_dagster.warehouse.lease import Lease
 _PAIR = "tenant_code = ? AND api_year = ?"
 
 
-def move_renamed(connection: Connection, lease: Lease, endpoints: Sequence[Endpoint]) -> list[str]:
+def move_renamed(
+    connection: Connection, lease: Lease, noted: ledger.Noted, endpoints: Sequence[Endpoint]
+) -> list[str]:
     """Move what is stored under former names of ``endpoints``, which are all of the pair; a sentence for each.
 
-    Each moves in one transaction. Raises NotCommitted, WarehouseError where nobody can tell whose the rows are.
+    ``noted`` is what the ledger says before. Each moves in one transaction. Raises NotCommitted, WarehouseError where nobody can tell whose the rows are.
     """
     sentences = []
-    for endpoint, former in _renamed(lease.pair, ledger.ever_noted(connection, lease.pair), endpoints):
+    for endpoint, former in _renamed(lease.pair, noted.latest, endpoints):
         with connection.transaction():
             lease.check(connection)
             _move(connection, lease.pair, endpoint, former)

@@ -36,7 +36,7 @@ def set_watermark(
     stamp = lease.next_stamp(after=None)
     with warehouse.connected() as connection, connection.transaction():
         lease.check(connection)
-        noted = ledger.sources(connection, lease.pair).get(endpoint.snake, [])
+        noted = ledger.noted_sources(connection, lease.pair).active.get(endpoint.snake, [])
         source = next(filter(None, noted), None)
         ledger.deactivate(connection, lease.pair, [endpoint.snake], kind=kind)
         ledger.record(connection, [ledger.Entry(lease.pair, endpoint, kind, stamp, None, version, source)])
