@@ -165,13 +165,12 @@ def pull(
         manifests, failures = run_pull(request, folder)
     if as_json:
         _print_json({"pulled": manifests, "failures": failures})
-    elif out != "-":
+    elif manifests and folder:
         for manifest in manifests:
             click.echo(f"{manifest['namespace']}/{manifest['endpoint']}: {manifest['rows']:,} rows")
-        if manifests:
-            click.echo(f"Written to {out}, laid out like a lake")
-        if not manifests and not failures:
-            click.echo("no rows in the window")
+        click.echo(f"Written to {folder}, laid out like a lake")
+    elif folder and not failures:
+        click.echo("no rows in the window")
     for failure in failures:
         click.echo(f"Error: {failure}", err=True)
     if failures:

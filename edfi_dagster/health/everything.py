@@ -55,7 +55,9 @@ def _endpoints(platform: Platform, pairs: Sequence[TenantYear]) -> list[Endpoint
 
 def _configuration(platform: Platform, pairs: Sequence[TenantYear], endpoints: Sequence[Endpoint]) -> Block:
     descriptors = sum(endpoint.is_descriptor for endpoint in endpoints)
-    declared = f"{_counted(len(platform.tenants), 'tenant')}, {_counted(len(platform.pairs()), 'tenant-year')}"
+    declared = (
+        f"{_counted(len(platform.tenants), 'tenant')}, {_counted(len(platform.pairs()), 'tenant-year')}"
+    )
     asked = "" if len(pairs) == len(platform.pairs()) else f" ({len(pairs)} asked about)"
     found = f"{declared}{asked}, {len(endpoints) - descriptors} resources, {descriptors} descriptors"
     return Block("configuration", platform.source, (ok("readable", found),))

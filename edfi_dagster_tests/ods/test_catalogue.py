@@ -228,7 +228,10 @@ def test_a_name_that_ed_fi_has_too_carries_its_namespace_whether_or_not_both_are
         ('{resources: {"*": {}, studentHealth: {enabled: false}}}', "extract.resources.studentHealth"),
         ('{resources: {"*": {}, candidate: {enabled: false}}}', "extract.resources.candidate"),
         ('{resources: {"*": {}, tpdm/candidate: {enabled: false}}}', "extract.resources.tpdm/candidate"),
-        ('{descriptors: {"*": {}, vizaDescriptors: {enabled: false}}}', "extract.descriptors.vizaDescriptors"),
+        (
+            '{descriptors: {"*": {}, vizaDescriptors: {enabled: false}}}',
+            "extract.descriptors.vizaDescriptors",
+        ),
     ],
 )
 def test_a_name_unknown_to_the_standard_is_an_error_with_its_place(extract: str, place: str) -> None:
