@@ -118,6 +118,8 @@ def _print(done: Resynced, *, dry_run: bool) -> None:
 
 
 def _meaning(comparison: Comparison, dry_run: bool) -> str:
+    if dry_run and comparison.pulled is None:
+        return "never loaded"
     if comparison.verdict == "moving":
         return "written to since the last pull" if dry_run else "is being written to"
     return "needs a full refresh" if dry_run else "differs still"

@@ -7,11 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from edfi_dagster.config import ConfigError, Platform, TenantYear
 from edfi_dagster.health.bundles import examine_bundles
-from edfi_dagster.health.findings import Block, ok
+from edfi_dagster.health.findings import Block, Finding, ok, some, warning
 from edfi_dagster.health.ods import examine
 from edfi_dagster.health.slack import examine_slack
 from edfi_dagster.health.stores import examine_lake, examine_warehouse
-from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
+from edfi_dagster.ods.catalogue import Endpoint, endpoints_of, off_nowhere
 from edfi_dagster.sandbox.embedded import base_urls
 
 # Threads that wait for answers: with a hundred ODSs down, none waits for another's time-out.
@@ -60,7 +60,17 @@ def _configuration(platform: Platform, pairs: Sequence[TenantYear], endpoints: S
     )
     asked = "" if len(pairs) == len(platform.pairs()) else f" ({len(pairs)} asked about)"
     found = f"{declared}{asked}, {len(endpoints) - descriptors} resources, {descriptors} descriptors"
-    return Block("configuration", platform.source, (ok("readable", found),))
+    return Block("configuration", platform.source, (ok("readable", found), *_off_without_effect(platform)))
+
+
+def _off_without_effect(platform: Platform) -> Iterator[Finding]:
+    """A name that is switched off switches nothing off if it is only of a standard that no declared year has."""
+    if nowhere := off_nowhere(platform):
+        yield warning(
+            "enabled: false",
+            f"{some(nowhere)}: no declared data standard has this endpoint, so nothing is switched off",
+            "write the name that it has in your data standard, or take it out",
+        )
 
 
 def _counted(number: int, noun: str) -> str:

@@ -264,6 +264,19 @@ def _check_names(
             )
 
 
+def off_nowhere(platform: Platform) -> list[str]:
+    """Endpoints switched off beside ``"*"``, as written, that only standards have which no declared year has."""
+    declared = _declared(_standards(platform))
+    return [
+        endpoint.written
+        for kind in (RESOURCE, DESCRIPTOR)
+        for selection in (platform.extract.selection(_SELECTIONS[kind]),)
+        for normal, endpoint in selection.overrides.items()
+        if selection.all and endpoint.options.enabled is False
+        if normal in _catalogued() and normal not in declared
+    ]
+
+
 def _is_mistaken(normal: str, known: Mapping[str, Endpoint]) -> bool:
     """Whether a name that no declared standard has is none of an extension either; ``known`` are those of the pair's own.
 

@@ -52,6 +52,21 @@ def test_a_failure_ends_with_1_says_what_to_do_and_the_rest_goes_on(
     assert "not-the-secret" not in done.output
 
 
+def test_a_name_that_switches_nothing_off_is_a_warning(make_bench: MakeBench) -> None:
+    bench = make_bench("students")
+
+    def change(platform: Document) -> None:
+        platform["extract"]["resources"] = {"*": {}, "payrolls": {"enabled": False}}
+
+    rewritten(bench, change)
+    told = " ".join(invoke(bench, "check").stdout.split())
+    assert (
+        "! enabled: false payrolls: no declared data standard has this endpoint, so nothing is switched off"
+        in told
+    )
+    assert "→ write the name that it has in your data standard, or take it out" in told
+
+
 def test_json_is_one_document_with_every_finding(make_bench: MakeBench) -> None:
     bench = make_bench("students")
     bench.store.deny("students", read=False)

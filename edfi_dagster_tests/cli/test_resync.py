@@ -62,6 +62,15 @@ def test_a_dry_run_tells_what_would_be_refreshed_and_loads_nothing(bench: Bench)
     assert bench.state() == before
 
 
+def test_a_dry_run_tells_what_was_never_loaded_from_what_drifted(make_bench: MakeBench) -> None:
+    bench = make_bench("students", "sessions")
+    bench.materialize(["students"])
+    done = invoke(bench, "resync", *PAIR_OPTIONS, "--dry-run")
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[-1].split()[0] == "sessions"
+    assert done.stdout.rstrip().endswith("never loaded")
+
+
 def test_json_is_one_document_and_equal_counts_end_with_0(bench: Bench) -> None:
     done = invoke(bench, "resync", *PAIR_OPTIONS, "--endpoints", "students,sessions", "--json")
     assert done.exit_code == 0

@@ -9,6 +9,7 @@ from edfi_dagster.ods.catalogue import (
     Endpoint,
     endpoints_of,
     find_endpoints,
+    off_nowhere,
     snake_case,
     standard_endpoints,
 )
@@ -190,6 +191,19 @@ def test_a_star_is_all_but_what_is_switched_off() -> None:
 
 def test_what_is_switched_off_need_not_exist_for_other_years_may_have_it() -> None:
     assert len(chosen('{resources: {"*": {}, payrolls: {enabled: false}}, descriptors: none}')) == 153
+
+
+@pytest.mark.parametrize(
+    ("resources", "nowhere"),
+    [
+        ('{"*": {}, Payrolls: {enabled: false}, students: {enabled: false}}', ["Payrolls"]),
+        ('{"*": {}, candidates: {enabled: false}}', ["candidates"]),  # tpdm/candidates in 5.2, ed-fi's in 6.0
+        ('{"*": {}, tpdm/candidates: {enabled: false}, sample/buses: {enabled: false}}', []),
+        ("{students: {}, payrolls: {enabled: false}}", []),
+    ],
+)
+def test_a_name_that_switches_nothing_off_is_found(resources: str, nowhere: list[str]) -> None:
+    assert off_nowhere(configured(f"{{resources: {resources}}}")) == nowhere
 
 
 @pytest.mark.parametrize("written", ["sample/busRoutes", "Sample/bus_routes", "sample/BusRoutes"])
