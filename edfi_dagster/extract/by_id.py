@@ -11,6 +11,7 @@ from edfi_dagster.extract.work import Job
 from edfi_dagster.lake.pull import NewKey, Pull, PullRun
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.changes import EVERYTHING
+from edfi_dagster.ods.errors import OdsDown, OdsUnreachable, UnusableBody
 from edfi_dagster.warehouse.current import latest_keys, settled_ids
 
 # Above so many records, reading the endpoint whole may cost less.
@@ -25,12 +26,21 @@ def read_by_id(
     """Add to a pull the records of these ids and the ids that are gone; None where that needs the whole endpoint.
 
     It does where that costs less, and where filters hide a record that lives: only a complete walk tells then, unless it
-    is ``strange``, that is, has no row here.
+    is ``strange``, that is, has no row here. Raises EdFiError where the ODS gives no usable answer.
     """
     if len(ids) > _MANY_READ_BY_ID and _is_cheaper_whole(records, len(ids)):
         return None
     inquiry = Inquiry(records.collection, ids, run.threads)
-    records.add(inquiry.records())
+    try:
+        records.add(inquiry.records())
+    except (OdsUnreachable, UnusableBody) as error:
+        if isinstance(error, OdsDown):
+            raise
+        raise OdsUnreachable(
+            f"{error.reason}, asked for a record by id; if it stays, run the endpoint with full_refresh, which needs none",
+            pair=error.pair,
+            endpoint=error.endpoint,
+        ) from None
     if any(record_id not in strange for record_id in inquiry.filtered_out):
         return None
     records.gone += tuple(inquiry.gone)

@@ -11,7 +11,7 @@ import pytest
 
 from edfi_dagster.extract import by_id
 from edfi_dagster.ods.catalogue import Endpoint
-from edfi_dagster.ods.pages import KEY_CHANGES
+from edfi_dagster.ods.pages import KEY_CHANGES, RECORDS
 from edfi_dagster_tests.bench import Bench, changed
 
 MakeBench = Callable[..., Bench]
@@ -249,6 +249,25 @@ def test_12_suspects_that_the_key_may_not_read_both_stay_until_it_may(make_bench
     bench.verify()
     assert old not in {record_id for record_id, _, _ in bench.raw("students")}
     assert bench.forecast() == []
+
+
+def test_12_suspect_that_the_ods_never_answers_for_fails_the_endpoint_until_a_full_refresh(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench("students", change_version_overlap=0, endpoint_defaults={"num_retries": 0})
+    old = bench.add_student(1)
+    bench.materialize()
+    new = bench.recreate("students", old)
+    bench.server.faults.add(f"/students/{old}$", status=500)
+    for _ in range(2):
+        cause = bench.materialize(may_fail=True)["students"].failures[RECORDS]
+        assert "asked for a record by id; if it stays, run the endpoint with full_refresh" in cause
+        assert {record_id for record_id, _, row in bench.raw("students") if "bench-1" in str(row)} == {old}
+    bench.materialize(full_refresh=True)
+    assert new in bench.current("students")
+    bench.verify()
+    bench.materialize()
+    bench.verify()
 
 
 def test_12_stored_pull_cannot_ask_so_both_stay_until_the_next_run(make_bench: MakeBench) -> None:
