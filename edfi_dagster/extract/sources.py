@@ -110,7 +110,10 @@ def forget_changed(job: Job, lease: Lease, sources: Sources, endpoints: Iterable
     """
     with job.warehouse.connected() as connection:
         noted = ledger.noted_sources(connection, job.pair)
-        for sentence in move_renamed(connection, lease, noted, endpoints_of(job.platform, job.pair)):
+        standard = job.session.settings.extract.data_standard
+        for sentence in move_renamed(
+            connection, lease, noted, endpoints_of(job.platform, job.pair), standard
+        ):
             job.warn(sentence)
             noted = ledger.noted_sources(connection, job.pair)
         found = changes(noted.active, sources, endpoints)

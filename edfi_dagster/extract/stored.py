@@ -49,7 +49,8 @@ def load_stored(
     """
     with holding(warehouse, pair, waiting=tell) as lease, warehouse.connected() as connection:
         noted = ledger.noted_sources(connection, pair)
-        for sentence in move_renamed(connection, lease, noted, endpoints_of(platform, pair)):
+        standard = platform.ods(pair).extract.data_standard
+        for sentence in move_renamed(connection, lease, noted, endpoints_of(platform, pair), standard):
             tell(sentence)
         configured = Configured(platform.ods(pair))
         wanted = _wanted(platform, connection, configured, endpoints)

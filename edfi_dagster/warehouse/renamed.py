@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from edfi_dagster.config import TenantYear
-from edfi_dagster.ods.catalogue import Endpoint, prefixed, snake_case
+from edfi_dagster.ods.catalogue import Endpoint, prefixed, snake_case, standard_endpoints
 from edfi_dagster.ods.source import Source, same_endpoint
 from edfi_dagster.warehouse import ledger
 from edfi_dagster.warehouse.contract import RAW_COLUMNS, Connection, WarehouseError
@@ -20,14 +20,20 @@ _PAIR = "tenant_code = ? AND api_year = ?"
 
 
 def move_renamed(
-    connection: Connection, lease: Lease, noted: ledger.Noted, endpoints: Sequence[Endpoint]
+    connection: Connection,
+    lease: Lease,
+    noted: ledger.Noted,
+    endpoints: Sequence[Endpoint],
+    standard: str,
 ) -> list[str]:
     """Move what is stored under former names of ``endpoints``, which are all of the pair; a sentence for each.
 
-    ``noted`` is what the ledger says before. Each moves in one transaction. Raises NotCommitted, WarehouseError where nobody can tell whose the rows are.
+    ``noted`` is what the ledger says before. What an endpoint of the data ``standard`` may have left, chosen or not, is
+    taken for no other's. Each moves in one transaction. Raises NotCommitted, WarehouseError where nobody can tell whose
+    the rows are.
     """
     sentences = []
-    for endpoint, former in _renamed(lease.pair, noted.latest, endpoints):
+    for endpoint, former in _renamed(lease.pair, noted.latest, endpoints, standard):
         with connection.transaction():
             lease.check(connection)
             _move(connection, lease.pair, endpoint, former)
@@ -38,11 +44,11 @@ def move_renamed(
 
 
 def _renamed(
-    pair: TenantYear, noted: Mapping[str, Source | None], endpoints: Iterable[Endpoint]
+    pair: TenantYear, noted: Mapping[str, Source | None], endpoints: Iterable[Endpoint], standard: str
 ) -> list[tuple[Endpoint, str]]:
     """Endpoints without a row under their name, and the former name that has theirs."""
     chosen = list(endpoints)
-    names = {endpoint.snake for endpoint in chosen}
+    names = {endpoint.snake for endpoint in (*chosen, *standard_endpoints(standard))}
     found: dict[str, list[Endpoint]] = defaultdict(list)
     for endpoint in chosen:
         if endpoint.snake not in noted:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from edfi_dagster.extract import Result
 from edfi_dagster.health.findings import State
 from edfi_dagster.health.freshness import read_warehouse
 from edfi_dagster.health.stores import examine_warehouse
 from edfi_dagster.lake.manifest import read_manifest, stamps, write_manifest
 from edfi_dagster.lake.paths import run_folder
+from edfi_dagster.ods.pages import RECORDS
 from edfi_dagster.warehouse.contract import WarehouseError
 from edfi_dagster.warehouse.opening import open_warehouse
 from edfi_dagster_tests.bench import PAIR, Bench, changed
@@ -205,6 +207,19 @@ def test_17_rows_under_the_name_of_another_endpoint_are_left_to_it(make_bench: M
     assert not bench.materialize(["ed-fi/locations"])["locations"].full
     assert bench.raw("homograph_locations") == []
     bench.verify(["ed-fi/locations"])
+
+
+def test_17_rows_of_an_endpoint_that_is_chosen_no_more_are_taken_for_no_other(make_bench: MakeBench) -> None:
+    """Nobody noted whose they are, but the standard has an endpoint of that very name."""
+    bench = make_bench("locations", descriptors=())
+    bench.move_to_warehouse("named")
+    bench.materialize()
+    rows = bench.raw("locations")
+    bench.query(f"UPDATE {LEDGER} SET source = NULL")
+    bench.configure(lambda document: document["extract"].update(resources={"homograph/locations": {}}))
+    assert bench.materialize()["locations"].kinds[RECORDS].result == Result.NOT_OFFERED
+    assert bench.raw("locations") == rows
+    assert bench.raw("homograph_locations") == []
 
 
 def test_17_table_selected_alone_and_rebuild_find_a_former_name(make_bench: MakeBench) -> None:
