@@ -304,17 +304,16 @@ class Reader:
         kind: RecordKind,
         step: Callable[[EndpointRead, Pull], None],
     ) -> None:
-        pull = pulls.get(kind) or self._pull(read.endpoint, kind)
-        pulls[kind] = pull
         try:
+            pull = pulls[kind] = pulls.get(kind) or self._pull(read.endpoint, kind)
             step(read, pull)
         except (NotOffered, NotPermitted) as error:
-            pulls.pop(kind).abandon()
+            _abandon(pulls, kind)
             read.results[kind] = self._refused(read, kind, error)
         except (WrongCredentials, SnapshotGone):
             raise
         except (EdFiError, LakeError, WarehouseError) as error:
-            pulls.pop(kind).abandon()
+            _abandon(pulls, kind)
             cause = f"{error}{self._otherwise(kind, error)}"
             read.results[kind] = KindResult(Result.FAILED, cause=cause, error=type(error).__name__)
 
@@ -362,8 +361,10 @@ class Reader:
     def _write_manifests(self, read: EndpointRead, pulls: dict[RecordKind, Pull]) -> None:
         if RECORDS in read.work.kinds and RECORDS not in pulls:
             for waiting in [kind for kind in pulls if kind != RECORDS]:
-                pulls.pop(waiting).abandon()
+                _abandon(pulls, waiting)
                 read.results[waiting] = _WAITS
+        if not pulls:
+            return
         source = self._sources.of(read.endpoint)
         for kind, pull in pulls.items():
             if kind != RECORDS and read.full:
@@ -403,3 +404,8 @@ class Reader:
         if not self._abilities.change_versions:  # always replaced, so that no key needs to be known
             return endpoint
         return keyed(endpoint, self._run, self._published, self._job.session.settings.extract.data_standard)
+
+
+def _abandon(pulls: dict[RecordKind, Pull], kind: RecordKind) -> None:
+    if kind in pulls:
+        pulls.pop(kind).abandon()

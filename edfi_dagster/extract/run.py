@@ -376,7 +376,7 @@ class _PairRun:
                 {
                     "endpoint": result.endpoint.path,
                     "name": result.endpoint.snake,
-                    **self._sources.of(result.endpoint).of_endpoint(),
+                    **(source.of_endpoint() if (source := self._sources.known(result.endpoint)) else {}),
                     "kind": kind,
                     "result": str(of_kind.result),
                     "rows": of_kind.manifest.rows if of_kind.manifest else 0,

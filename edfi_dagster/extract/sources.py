@@ -14,6 +14,7 @@ from edfi_dagster.config import EndpointKind, Platform, TenantYear
 from edfi_dagster.extract.collections import Collections
 from edfi_dagster.extract.work import Job
 from edfi_dagster.ods.catalogue import Endpoint, endpoints_of
+from edfi_dagster.ods.errors import OdsNotReady
 from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.ods.source import Configured, Source, digests, normal_path, ods_changes, ods_of
 from edfi_dagster.warehouse import ledger
@@ -42,6 +43,13 @@ class Sources:
         """Raises OdsNotReady where nobody knows how an endpoint of a multiyear ODS is filtered."""
         of = self.collections
         return Source(self.ods, endpoint.path, digests(of.filters(endpoint)), of.profile(endpoint))
+
+    def known(self, endpoint: Endpoint) -> Source | None:
+        """None where nobody knows how it is filtered; reading it fails, and nothing of it is loaded then."""
+        try:
+            return self.of(endpoint)
+        except OdsNotReady:
+            return None
 
 
 def configured_digest(platform: Platform, pair: TenantYear) -> str:
@@ -92,8 +100,8 @@ def changes(
         known = noted.get(endpoint.snake, [])
         if known and not any(known):  # what is no longer read, as deletes may be, never gets one
             found.unknown.add(endpoint.snake)
-        now = sources.of(endpoint)
-        changed = dict.fromkeys(c for source in known if source for c in now.changes_since(source))
+        now = sources.known(endpoint)
+        changed = dict.fromkeys(c for source in known if source and now for c in now.changes_since(source))
         if changed:
             found.names.add(endpoint.snake)
             by_change.setdefault(_listed(changed), []).append(endpoint.path)
