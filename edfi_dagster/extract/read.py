@@ -343,8 +343,9 @@ class Reader:
         tables = self._job.platform.tables
         table = tables.descriptors if endpoint.is_descriptor else endpoint.snake
         return (
-            "its rows in the warehouse are of another ODS than the configured one; delete those of this tenant, year and "
-            f"name {endpoint.snake} from {table}, {tables.deletes}, {tables.key_changes} and {tables.change_versions}"
+            "its rows in the warehouse were read from another ODS, or with another key, than is configured now; have the "
+            f"host open it to this key, or delete the rows of this tenant, year and name {endpoint.snake} from {table}, "
+            f"{tables.deletes}, {tables.key_changes} and {tables.change_versions}"
         )
 
     def _publish(self, read: EndpointRead, pulls: dict[RecordKind, Pull]) -> None:
