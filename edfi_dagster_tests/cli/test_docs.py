@@ -56,7 +56,7 @@ def commands(page: Path) -> Iterator[tuple[list[str], bool]]:
 
     Running text may name a command without what it needs.
     """
-    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    lines = [line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines()]
     spans = re.findall(r"`(edfi-dagster [^`]*)`", page.read_text(encoding="utf-8"))
     for written, is_whole in [*((line, True) for line in lines), *((span, False) for span in spans)]:
         words = shlex.split(re.split(r"[|>]|&& ", written)[0], comments=True)
@@ -108,6 +108,18 @@ def test_commands_exist_with_their_options(
         assert find_spec(module), module
     for path in re.findall(r"\bedfi_dagster(?:_tests)?/[\w/]+(?:\.py)?", page.read_text(encoding="utf-8")):
         assert list(ROOT.glob(f"{path}*")), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_init_writes_a_configuration(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, (words, is_whole) in enumerate(commands(page)):
+        if words[0] == "init" and is_whole:
+            (folder := tmp_path / str(number)).mkdir()
+            monkeypatch.chdir(folder)
+            done = CliRunner().invoke(cli, [*words, "--offline"])
+            assert done.exit_code == 0, done.output
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
