@@ -130,14 +130,18 @@ def _answers(examined: _Examination) -> Iterator[Finding]:
             yield explained(question, str(error), otherwise)
             return
         except OdsUnreachable as error:
-            yield explained(question, error.reason, _NO_ANSWER)
+            yield explained(question, _named(error), _NO_ANSWER)
             return
         except EdFiError as error:
-            yield explained(question, error.reason, otherwise)
+            yield explained(question, _named(error), otherwise)
             if isinstance(error, WrongCredentials) or (
                 question == _REACHABLE and isinstance(error, OdsNotReady)
             ):
                 return
+
+
+def _named(error: EdFiError) -> str:
+    return f"{error.endpoint}: {error.reason}" if error.endpoint else error.reason
 
 
 def _reachable(examined: _Examination) -> Finding:

@@ -17,7 +17,7 @@ import msgspec
 
 from edfi_dagster.config import TenantYear
 from edfi_dagster.ods.errors import NotOffered, NotPermitted, RequestRefused, UnusableBody
-from edfi_dagster.ods.origin import Origin, described, is_page, origin
+from edfi_dagster.ods.origin import Origin, described, is_about_the_key, is_page, origin
 from edfi_dagster.ods.profiles import INCORRECT_USAGE, profiles_in
 
 T = TypeVar("T")
@@ -37,6 +37,8 @@ IN_FRONT = (
     "a firewall, proxy or gateway may have answered in its place: check base_url, and have its host let this machine "
     "through"
 )
+_LISTED = "although the OpenAPI of the ODS lists the endpoint"
+_NO_LIST = "and the ODS publishes no OpenAPI to compare"
 # "Limit must be omitted or set to a value between 1 and max value defined in configuration file" before 7.2, and
 # "PageSize must be a value between 0 and 500." since; Ed-Fi 2 says "1 to 100".
 _PAGE_TOO_LARGE = re.compile(
@@ -118,17 +120,19 @@ def check_status(
     base_url: str,
     *,
     is_listed: Callable[[], bool | None] | None = None,
+    ask: Callable[[bool], Answer] | None = None,
 ) -> None:
     """Return for 2xx. Raises Unauthorised, Transient, Oversized or RequestRefused.
 
     ``url`` is what was asked for, without parameters; ``base_url`` its first part. ``is_listed`` tells whether the
     ODS's OpenAPI lists what was asked for (None: the ODS has no such list); without it a 404 without a word is believed.
+    ``ask`` is as in ``origin.is_about_the_key``; None if the request had no token.
     """
     status = answer.status
     if 200 <= status < 300:
         return
     if status == 401:
-        foreign = origin(answer) is Origin.OTHER
+        foreign = origin(answer) not in {Origin.ODS, Origin.UNSAID}
         raise Unauthorised(described(answer) if foreign else "HTTP 401", foreign=foreign)
     if status in _TRANSIENT or (status >= 500 and status not in _FINAL_5XX):
         raise Transient(
@@ -143,7 +147,7 @@ def check_status(
     if status == 403 and (wanted := _wanted_profile(answer)):
         raise RequestRefused(wanted, status=status, pair=pair, endpoint=endpoint)
     if status in {403, 404}:
-        _check_origin(answer, is_listed)
+        _check_origin(answer, is_listed, ask)
     said = redirection(answer, url, base_url) if 300 <= status < 400 else _refusal(answer)
     kind: type[RequestRefused] = {403: NotPermitted, 404: NotOffered}.get(status, RequestRefused)
     raise kind(said, status=status, pair=pair, endpoint=endpoint)
@@ -165,20 +169,25 @@ def _wanted_profile(answer: Answer) -> str:
     return ""
 
 
-def _check_origin(answer: Answer, is_listed: Callable[[], bool | None] | None) -> None:
+def _check_origin(
+    answer: Answer,
+    is_listed: Callable[[], bool | None] | None,
+    ask: Callable[[bool], Answer] | None,
+) -> None:
     """Believe a 403 or 404 only of the ODS itself. Raises Transient for that of a firewall, proxy or gateway."""
     author = origin(answer)
     if author is Origin.ODS:
         return
     reason, remedy = described(answer), IN_FRONT
-    if author is Origin.UNSAID and answer.status == 404:
-        listed = is_listed() if is_listed else False
-        if listed is False:
+    if author is not Origin.OTHER:
+        listed = is_listed() if is_listed and answer.status == 404 else None
+        if listed is False or (author is Origin.UNSAID and answer.status == 404 and not is_listed):
             return
-        known = (
-            "which the OpenAPI of the ODS lists" if listed else "and the ODS publishes no OpenAPI to compare"
-        )
-        reason, remedy = f"{reason}, {known}", f"{IN_FRONT}, or exclude the endpoint"
+        if ask and is_about_the_key(answer, ask):
+            return
+        if is_listed:
+            remedy = f"{IN_FRONT}, or write enabled: false for the endpoint"
+            reason += f", {_LISTED if listed else _NO_LIST}" if answer.status == 404 else ""
     raise Transient(reason, _retry_after(answer.headers), suffering=answer.status == 403, remedy=remedy)
 
 

@@ -36,6 +36,8 @@ FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 # Sends a body with headers to an address; the answer, whatever its status.
 Post = Callable[[str, Mapping[str, str], bytes], Answer]
+# What may be about the form, also of a gateway that lets no Authorization header through: the next form is tried.
+_REFUSALS = (401, 400, 403, 405, 406, 415, 422, 501)
 _GRANT = {"grant_type": "client_credentials"}
 
 
@@ -64,13 +66,12 @@ class TokenRequest:
         for form in self._forms:
             headers, fields = form
             answer = self._post(self._url, {"Content-Type": FORM, **headers}, urlencode(fields).encode())
-            if answer.status not in {400, 401} or _is_foreign(answer):
+            if answer.status not in _REFUSALS:
                 # What was taken once is asked first from now on.
                 self._forms = (form, *(other for other in self._forms if other is not form))
                 return read_token(self._read(answer), asked)
             refused.append(answer)
-        # The other forms may be refused as such; 401 is about key and secret.
-        return read_token(self._read(next((a for a in refused if a.status == 401), refused[-1])), asked)
+        return read_token(self._read(min(refused, key=_rank)), asked)
 
     def send_twice(self) -> Token:
         """Ed-Fi 2: a code first, and the token for it. Raises what ``send`` raises."""
@@ -115,6 +116,11 @@ class TokenRequest:
 
     def __repr__(self) -> str:
         return f"TokenRequest({self._url})"
+
+
+def _rank(refusal: Answer) -> tuple[bool, int]:
+    """Which refusal to report: the ODS's before a gateway's, then what is likeliest about key and secret."""
+    return _is_foreign(refusal), _REFUSALS.index(refusal.status)
 
 
 Form = tuple[Mapping[str, str], Mapping[str, str]]

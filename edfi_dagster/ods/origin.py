@@ -10,11 +10,16 @@ An ODS says 401, 403 and 404 in its own form, which depends on its version (api.
 Gateways write ``message`` as well: AWS (``Forbidden``), Kong (``no Route matched with those values``), Azure API
 Management (with ``statusCode``). So before 7.2 the fields and the wording must both be an ODS's; the wordings are
 those of ``EdFiSecurityException`` and ``NotFoundException`` in the public source of ODS/API 3 to 7.1, and of Ed-Fi 2.
+
+A host may word its refusals in its own way, or leave them empty. Then the address is asked again, without the token
+and with it (``is_about_the_key``). Firewalls and gateways refuse by address, path or rate, whether or not there is a token. An ODS
+looks at the token first: 401 without it. An HTML page or plain text is never believed.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -46,10 +51,14 @@ _OWN_SERVERS = ("kestrel", "microsoft-iis", "microsoft-httpapi")
 
 
 class Origin(Enum):
-    """``UNSAID``: no word of anybody; it may be the ODS, and it may be not."""
+    """``UNSAID``: no word of anybody. ``DOCUMENT``: JSON in a form or wording that is not known of an ODS.
+
+    Either may be the ODS or not. ``OTHER`` is never the ODS.
+    """
 
     ODS = "the ODS"
     UNSAID = "unsaid"
+    DOCUMENT = "document"
     OTHER = "other"
 
 
@@ -62,7 +71,7 @@ def origin(answer: Answer) -> Origin:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Origin.OTHER
     if not isinstance(document, dict):
-        return Origin.OTHER
+        return Origin.DOCUMENT
     kind = str(document.get("type", ""))
     if kind.startswith(_TYPE):
         return Origin.ODS
@@ -73,7 +82,22 @@ def origin(answer: Answer) -> Origin:
     is_ours = (
         fields.keys() <= _FIELDS_BEFORE_7_2 and wording and wording.search(str(fields.get("message", "")))
     )
-    return Origin.ODS if is_ours else Origin.OTHER
+    return Origin.ODS if is_ours else Origin.DOCUMENT
+
+
+def is_about_the_key(refusal: Answer, ask: Callable[[bool], Answer]) -> bool:
+    """Whether the same request is answered 401 without its token, and refused again with it.
+
+    ``ask`` sends the request that was refused once more, with its token (True) or without. The second refusal rules out a block that
+    just ended. Raises what ``ask`` raises.
+    """
+    if origin(refusal) is Origin.OTHER:
+        return False
+    nameless = ask(False)
+    if nameless.status != 401 or origin(nameless) is Origin.OTHER:
+        return False
+    again = ask(True)
+    return again.status == refusal.status and origin(again) is not Origin.OTHER
 
 
 def is_page(answer: Answer) -> bool:
@@ -89,9 +113,9 @@ def described(answer: Answer) -> str:
     elif is_page(answer):
         what = "with an HTML page"
     elif start in {b"{", b"["}:
-        what = "with a JSON document that no ODS writes"
+        what = "with a JSON document in a form that is not known of an ODS"
     else:
-        what = "with a text that no ODS writes"
+        what = "with plain text"
     server = answer.headers.get("Server", "").strip()
     is_told = _SERVER.fullmatch(server) and not server.lower().startswith(_OWN_SERVERS)
     return f"HTTP {answer.status} {what}{f' (server: {server})' if is_told else ''}"

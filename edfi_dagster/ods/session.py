@@ -20,18 +20,14 @@ What each fault leads to:
     any other TLS failure                       retry                                 OdsUnreachable
     200 that is cut, no JSON (an HTML page),    retry; a wrong Content-Type alone is  UnusableBody
       or foreign JSON                           harmless
-    400                                         none                                  RequestRefused
     401                                         one new token, same request again,    WrongCredentials;
                                                 and once more                         OdsUnreachable if the key
                                                                                       is good elsewhere
-    403 in the ODS's own form                   none                                  NotPermitted
-    404 in the ODS's own form, or without a     none                                  NotOffered
-      body where its OpenAPI lists no such path
-    any other 403 or 404: an HTML page, a       retry, after Retry-After if given     OdsUnreachable
-      gateway's JSON, no body
+    403, 404 in the ODS's own form, or JSON or  the unknown: asked again without and  NotPermitted, NotOffered
+      no body that is about the key (origin)      with the token
+    403, 404 of another: an HTML page, a text   retry, after Retry-After if given     OdsUnreachable
     401 that the ODS did not write              one new token, then retry             OdsUnreachable
     408, 409, 425, 500, 502, any other 5xx      retry, after Retry-After if given     OdsUnreachable
-    410                                         none                                  RequestRefused
     413                                         none                                  RequestRefused; TooHeavy
     429, 503                                    retry, after Retry-After if given,    OdsUnreachable
                                                 with half as many requests in flight
@@ -41,9 +37,9 @@ What each fault leads to:
     3xx that only adds or takes a last slash    followed, once, on our own host       as the answer there
     3xx to the same path elsewhere              never followed with the token         RequestRefused
     3xx to another path, such as a login page   retry                                 OdsUnreachable
-    any other 4xx, 501, 505                     none                                  RequestRefused
-    token request answered 400, 401             key and secret in another form        WrongCredentials
-    token request answered 403                  none                                  WrongCredentials
+    400, 410, any other 4xx, 501, 505           none                                  RequestRefused
+    token request answered 400, 401, 403, 405,  key and secret in another form        WrongCredentials if 400,
+      406, 415, 422, 501                                                                401, 403; OdsNotReady
     one that the ODS did not write              retry                                 OdsUnreachable
     token request answered 429 (its 15 tokens)  retry                                 OdsUnreachable
     discovery or token address refused          none                                  OdsNotReady
@@ -327,7 +323,12 @@ class OdsSession:
         headers = {**_HEADERS, "Accept": accept}
         if token is not None:
             headers |= {"Authorization": f"Bearer {token.value}", **self._snapshot_header(url)}
-        answer = self._send("GET", url, headers, endpoint or "", params=params, **bounds)
+
+        def ask(named: bool = True) -> Answer:
+            sent = headers if named else {name: headers[name] for name in headers.keys() - {"Authorization"}}
+            return self._send("GET", url, sent, endpoint or "", params=params, **bounds)
+
+        answer = ask()
         if token is not None and answer.status != 401:
             self._token_lease().accept()
         if self._snapshot and snapshots.is_gone(answer) and self._snapshot_header(url):
@@ -335,7 +336,8 @@ class OdsSession:
                 f"HTTP {answer.status}, the snapshot is not there any more", pair=self.pair, endpoint=endpoint
             )
         try:
-            check_status(answer, self.pair, endpoint, url, self._base, is_listed=self._listing(url))
+            listing, again = self._listing(url), ask if token else None
+            check_status(answer, self.pair, endpoint, url, self._base, is_listed=listing, ask=again)
         except Unauthorised:
             if token is None:
                 raise RequestRefused("HTTP 401", status=401, pair=self.pair, endpoint=endpoint) from None

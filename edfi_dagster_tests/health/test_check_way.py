@@ -77,8 +77,9 @@ def test_an_empty_404_of_an_endpoint_that_the_openapi_lists_is_told(make_bench: 
     bench = make_bench("students", "schools")
     bench.server.faults.add("/ed-fi/", page="empty")
     found = asked(bench.platform)
-    assert "which the OpenAPI of the ODS lists" in found["permissions"].found
-    assert "exclude the endpoint" in found["permissions"].remedy
+    assert found["permissions"].found.startswith("ed-fi/schools: HTTP 404 without a body")
+    assert "although the OpenAPI of the ODS lists the endpoint" in found["permissions"].found
+    assert "or write enabled: false for the endpoint" in found["permissions"].remedy
 
 
 def of_year(**values: Any) -> Callable[[dict[str, Any]], None]:

@@ -9,7 +9,7 @@ from edfi_dagster.ods.session import OdsSession
 from edfi_dagster.sandbox import SandboxServer
 from edfi_dagster.sandbox.gateways import PAGES
 from edfi_dagster_tests.ods.platforms import session_at
-from edfi_dagster_tests.ods.stand_in import Reply
+from edfi_dagster_tests.ods.stand_in import Asked, Reply, StandIn
 from edfi_dagster_tests.ods.test_retries import answering_students, ids
 from edfi_dagster_tests.ods.test_versions import OLD_AND_NEW, sandbox, students
 
@@ -95,7 +95,7 @@ def test_what_only_looks_like_a_refusal_of_an_ods_is_not_believed(name: str) -> 
     status, body = ALIKE[name]
     error = refused_with(body, status)
     assert type(error) is OdsUnreachable
-    assert f"HTTP {status} with a JSON document that no ODS writes" in str(error)
+    assert f"HTTP {status} with a JSON document in a form that is not known of an ODS" in str(error)
     assert "have its host let this machine through" in str(error)
 
 
@@ -145,8 +145,88 @@ def test_an_empty_404_is_believed_only_of_what_the_openapi_does_not_list(
     data = session.url("dataManagementApi")
     for page in ("empty", "aspnet"):
         server.faults.add("/data/v3/ed-fi/(students|pupils)", page=page)
-        with pytest.raises(OdsUnreachable, match=r"HTTP 404 .*, which the OpenAPI of the ODS lists"):
+        with pytest.raises(
+            OdsUnreachable, match=r"HTTP 404 .*, although the OpenAPI of the ODS lists the endpoint"
+        ):
             session.get(f"{data}/ed-fi/students", {}, lambda a: a, endpoint="ed-fi/students", retries=1)
         with pytest.raises(NotOffered, match="the ODS has no such endpoint"):
             session.get(f"{data}/ed-fi/pupils", {}, lambda a: a, endpoint="ed-fi/pupils", retries=1)
         server.faults.clear()
+
+
+# -- a refusal in words of the host's own: the address is asked again without the token -----------------------------
+
+NO_SUCH_TOKEN = {"type": "urn:ed-fi:api:security:authentication", "status": 401}
+
+
+def asked_about_the_key(
+    body: object, status: int, nameless: Reply, *later: Reply
+) -> tuple[Exception | None, list[Asked]]:
+    """What comes of a host that looks at the token first; ``later`` are its answers to the second and later requests with it."""
+    refusal = Reply(body, status)
+    replies = iter([refusal, *later])
+
+    def answering(asked: Asked) -> Reply | None:
+        if not asked.path.endswith("/students"):
+            return None
+        return next(replies, refusal) if "authorization" in asked.headers else nameless
+
+    with StandIn(answering) as ods, session_at(ods.url) as session:
+        try:
+            ids(session, retries=1)
+        except (NotOffered, NotPermitted, OdsUnreachable) as error:
+            return error, ods.matching("/students")
+        return None, ods.matching("/students")
+
+
+@pytest.mark.parametrize(
+    "nameless", [Reply(status=401), Reply(NO_SUCH_TOKEN, 401), Reply({"message": "No token"}, 401)]
+)
+@pytest.mark.parametrize(
+    "body",
+    [b"", {"message": "Access denied"}, {"message": "No", "correlationId": "ab12"}, {"error": "forbidden"}],
+)
+def test_a_403_in_any_wording_is_believed_of_a_host_that_looks_at_the_token_first(
+    body: object, nameless: Reply
+) -> None:
+    error, asked = asked_about_the_key(body, 403, nameless)
+    assert type(error) is NotPermitted
+    assert ["authorization" in each.headers for each in asked] == [True, False, True]
+    assert len({(each.path, tuple(each.query.items())) for each in asked}) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"", {"message": "There is no such thing."}, {"title": "Not Found", "status": 404}]
+)
+def test_a_404_in_any_wording_is_believed_of_a_host_that_looks_at_the_token_first(body: object) -> None:
+    assert type(asked_about_the_key(body, 404, Reply(status=401))[0]) is NotOffered
+
+
+@pytest.mark.parametrize("body", [b"<html>Blocked</html>", b"RBAC: access denied", b"Forbidden"])
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_page_or_a_text_is_never_believed(body: bytes, status: int) -> None:
+    error, asked = asked_about_the_key(body, status, Reply(status=401))
+    assert type(error) is OdsUnreachable
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "nameless",
+    [
+        Reply({"message": "Access denied"}, 403),
+        Reply(b"<html>Sign in</html>", 401),
+        Reply(b"Jwt is missing", 401),
+        Reply([], 200),
+    ],
+)
+def test_what_stops_everybody_or_has_a_login_of_its_own_is_not_the_ods(nameless: Reply) -> None:
+    error, _ = asked_about_the_key({"message": "Access denied"}, 403, nameless)
+    assert type(error) is OdsUnreachable
+    assert "or write enabled: false for the endpoint" in str(error)
+
+
+def test_a_block_that_ends_while_it_is_looked_into_is_not_the_ods() -> None:
+    page = Reply([{"id": "a"}])
+    error, asked = asked_about_the_key({"message": "Slow down"}, 403, Reply(status=401), page, page)
+    assert error is None
+    assert ["authorization" in each.headers for each in asked] == [True, False, True, True]
