@@ -34,6 +34,10 @@ _MOST_SAMPLES = 6
 # Beyond the last row of any endpoint: the size of a page is judged, and no row is sent.
 _BEYOND = 2_000_000_000
 _NO_ANSWER = "check base_url, the way there (network, proxy, firewall), and with its host that it runs"
+_SWITCH_ON_CHANGES = (
+    "have its host switch change queries on, or write use_change_version: false; without them records "
+    "deleted in the ODS stay in the warehouse"
+)
 _GRANT_CHANGES = (
     "have the key's claim set allow ReadChanges; without it records deleted in the ODS stay in the warehouse"
 )
@@ -300,8 +304,10 @@ def _asked_changes(examined: _Examination, sample: Endpoint) -> Finding:
     try:
         for kind in kinds:
             examined.ask(sample, {"limit": "1"}, kind)
-    except (NotPermitted, NotOffered) as error:
+    except NotPermitted as error:
         return failed(READ_CHANGES, f"{error.endpoint}: {error.reason}", _GRANT_CHANGES)
+    except NotOffered as error:
+        return failed(READ_CHANGES, f"{error.endpoint}: {error.reason}", _SWITCH_ON_CHANGES)
     return ok(READ_CHANGES, f"{' and '.join(kinds)} of {sample} can be read")
 
 

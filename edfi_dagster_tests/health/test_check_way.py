@@ -179,3 +179,14 @@ def test_an_address_that_only_lacks_or_has_a_slash_or_a_blank_is_well(make_bench
     bench = make_bench("students")
     found = asked(rewritten(bench, at(f" {bench.server.url_of(ODS)}/ ")))
     assert {finding.state for finding in found.values()} == {State.OK}, found
+
+
+def test_deletes_that_the_ods_does_not_have_are_not_called_a_matter_of_the_claim_set(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench("students", "schools")
+    bench.server.faults.add("/deletes", status=404, body=b'{"type": "urn:ed-fi:api:not-found"}')
+    found = asked(bench.platform)["ReadChanges"]
+    assert found.state == State.FAILED
+    assert "have its host switch change queries on, or write use_change_version: false" in found.remedy
+    assert "claim set" not in found.remedy
