@@ -30,9 +30,14 @@ def accept_of(ods: ProbedOds, endpoint: Endpoint, profile: str | None) -> str:
 def profiles_named(
     ods: ProbedOds, assigned: Sequence[str], wanted: Mapping[Endpoint, str | None]
 ) -> Finding | None:
-    """Whether the records of endpoints under a profile are asked for by one. ``wanted``: what is configured for each."""
+    """Whether the records of endpoints under a profile are asked for by one. ``wanted``: what is configured for each.
+
+    An ODS need not say which profiles it assigned; then a few usual endpoints are asked.
+    """
     question = "profiles"
-    for endpoint in [e for e in wanted if any(ods.published.content_type(e.path, name) for name in assigned)]:
+    covered = [e for e in wanted if any(ods.published.content_type(e.path, name) for name in assigned)]
+    usual = [e for e in wanted if e.name in _LARGE] if ods.abilities.namespaces else []
+    for endpoint in covered or usual:
         try:
             Collection(ods, endpoint, retries=0, accept=accept_of(ods, endpoint, wanted[endpoint])).count(
                 EVERYTHING

@@ -26,7 +26,8 @@ class OddRows:
         return tuple(self._ids)[:MOST_IDS]
 
     def note(self, ids: frozenset[str]) -> None:
-        self.count += len(ids)
+        """Count them; one that was read before, as the second walk of a first pull does, is not counted again."""
+        self.count += len(ids - self._ids.keys())
         if len(self._ids) < MOST_IDS:
             self._ids |= dict.fromkeys(sorted(ids))
 
@@ -34,8 +35,9 @@ class OddRows:
         named = ", ".join(self.ids[:_MOST_NAMED])
         more = ", …" if len(self._ids) > _MOST_NAMED else ""
         return (
-            f"{self.count} rows are not strict JSON (half characters, control characters, NaN): {named}{more}; the lake "
-            "has them as sent, the warehouse with U+FFFD or null there; have them corrected in the ODS"
+            f"{self.count} records are not strict JSON (half characters, control characters, NaN), ids {named}{more}; "
+            "they were loaded: the lake has them as sent, the warehouse with U+FFFD or null in those places; have them "
+            "corrected in the ODS"
         )
 
 

@@ -16,6 +16,7 @@ from edfi_dagster.ods.answers import NO_JSON, Answer
 from edfi_dagster.ods.catalogue import Endpoint
 from edfi_dagster.ods.changes import ChangeWindow
 from edfi_dagster.ods.errors import (
+    EdFiError,
     NotOffered,
     NotPermitted,
     OdsUnreachable,
@@ -227,7 +228,7 @@ class Collection:
             except (OdsUnreachable, RequestRefused, UnusableBody) as error:
                 if is_last or isinstance(error, TooHeavy | RequestRefused):
                     self.has_partitions = False
-                    self._warn_once("partitions", f"{error}; it is read page by page, which takes longer")
+                    self._warn_once("partitions", _no_partitions(error))
                     break
         return []
 
@@ -404,6 +405,15 @@ def _check_goes_on(page: Page, offset: int) -> None:
 def _read_total(answer: Answer) -> int | None:
     value = answer.headers.get("Total-Count", "")
     return int(value) if _COUNT.fullmatch(value) else None
+
+
+def _no_partitions(error: EdFiError) -> str:
+    """Which request failed. Its remedy is left out, for none is needed."""
+    failed = f"HTTP {error.status}" if isinstance(error, RequestRefused) else error.reason.partition("; ")[0]
+    return (
+        f"{EdFiError(failed, pair=error.pair, endpoint=f'{error.endpoint}/partitions')}; no row is missing, but the "
+        "endpoint is read page by page, which takes longer"
+    )
 
 
 def _read_partitions(answer: Answer) -> list[str]:

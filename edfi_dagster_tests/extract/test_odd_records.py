@@ -106,7 +106,7 @@ def test_every_record_of_an_endpoint_may_be_odd(make_bench: MakeBench) -> None:
     expected = {i: {**row, "note": "\ufffd\ufffd"} for i, row in bench.ods_rows("students").items()}
     check_equal(bench, "students", expected)
     (warned,) = [sentence for sentence in bench.told if "not strict JSON" in sentence]
-    assert f"{len(expected)} rows" in warned and warned.count("…") == 1
+    assert f"{len(expected)} records" in warned and warned.count("…") == 1
 
 
 def test_a_rebuild_loads_odd_records_without_the_ods(make_bench: MakeBench) -> None:

@@ -31,6 +31,17 @@ def test_a_profile_that_is_not_named_is_found(make_bench: MakeBench, version: st
     assert found.remedy == "write profile: a-names for this tenant's year or this endpoint"
 
 
+def test_a_profile_is_asked_for_also_where_the_ods_does_not_say_which_it_assigned(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench("students", "schools")
+    bench.store.oddities.profiles = {name: dict(kept) for name, kept in TWO.items()}
+    bench.server.faults.add("/oauth/token_info", status=404, body=b'{"type": "urn:ed-fi:api:not-found"}')
+    found = asked(bench.platform)["profiles"]
+    assert found.state is State.FAILED
+    assert found.found.startswith("ed-fi/students: HTTP 403")
+
+
 def test_a_profile_that_is_named_is_well(make_bench: MakeBench) -> None:
     bench = make_bench("students", "schools", year={"profile": "A-Names"})
     bench.store.oddities.profiles = {name: dict(kept) for name, kept in TWO.items()}

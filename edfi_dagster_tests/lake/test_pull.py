@@ -15,6 +15,7 @@ import zstandard
 
 from edfi_dagster.extract import Result
 from edfi_dagster.lake.manifest import Manifest, manifests, stamps
+from edfi_dagster.lake.odd_rows import OddRows
 from edfi_dagster.ods.pages import DELETES, KEY_CHANGES, RECORDS
 from edfi_dagster_tests.bench import PAIR, Bench
 
@@ -127,3 +128,11 @@ def test_every_kind_of_a_run_carries_the_same_stamp(make_bench: MakeBench) -> No
     assert found["students", DELETES].table == "_deletes"
     assert found["locations", KEY_CHANGES].table == "_key_changes"
     assert found["locations", RECORDS].table == "locations"
+
+
+def test_an_odd_record_that_is_read_twice_counts_once() -> None:
+    odd = OddRows()
+    odd.note(frozenset({"a", "b"}))
+    odd.note(frozenset({"b", "c"}))
+    assert (odd.count, odd.ids) == (3, ("a", "b", "c"))
+    assert odd.sentence().startswith("3 records are not strict JSON")
