@@ -333,7 +333,10 @@ class Reader:
             cause = f"{error}; {self._foreign_rows(read.endpoint)}"
             return KindResult(Result.FAILED, cause=cause, error=type(error).__name__)
         if loaded and (isinstance(error, NotPermitted) or self._published.offers(read.endpoint.path)):
-            cause = f"{error}; it was loaded before, so its rows are kept as they are"
+            cause = (
+                f"{error}; it was loaded before, so its rows are kept as they are; have its host open it to this key "
+                "again, or write enabled: false for the endpoint"
+            )
             return KindResult(Result.FAILED, cause=cause, error=type(error).__name__)
         result = Result.NOT_PERMITTED if isinstance(error, NotPermitted) else Result.NOT_OFFERED
         return KindResult(result, cause=error.reason)

@@ -119,6 +119,21 @@ def test_an_endpoint_never_permitted_is_skipped_with_a_word(
     assert not any("students" in key for key in materialized(instance, result))
 
 
+def test_what_is_skipped_twice_in_a_run_is_named_once(
+    make_bench: MakeBench, instance: dg.DagsterInstance
+) -> None:
+    """Without deletes, a row that left is found by the count, and the endpoint is read again in the same run."""
+    bench = make_bench("students")
+    gone = bench.add_student(1)
+    bench.store.deny("students", read=False)
+    run(bench, instance)
+    bench.store.delete("students", gone)
+    result = run(bench, instance)
+    (said,) = [e.user_message for e in instance.all_logs(result.run_id) if "skipped: " in e.user_message]
+    assert said.count("ed-fi/students/deletes") == 1
+    bench.verify()
+
+
 def test_an_undeclared_pair_fails_before_any_request_with_the_declared_ones(
     make_bench: MakeBench, instance: dg.DagsterInstance
 ) -> None:

@@ -84,7 +84,7 @@ def test_403_on_an_endpoint_loaded_before_is_a_failure(make_bench: MakeBench) ->
         assert bench.watermarks()["students", "records"] == low
     assert failures(results)["students"] == {
         RECORDS: "grand_bend/2025 ed-fi/students: HTTP 403, the key may not read this; it was loaded before, so its "
-        "rows are kept as they are",
+        "rows are kept as they are; have its host open it to this key again, or write enabled: false for the endpoint",
     }
     assert results["students"].kinds[DELETES].cause == WAITS
     bench.materialize()
@@ -115,7 +115,8 @@ def test_404_never_loaded_loaded_before_and_no_longer_published(make_bench: Make
     assert failures(results) == {
         "students": {
             RECORDS: "grand_bend/2025 ed-fi/students: HTTP 404, the ODS has no such endpoint; it was loaded before, "
-            "so its rows are kept as they are"
+            "so its rows are kept as they are; have its host open it to this key again, or write enabled: false for "
+            "the endpoint"
         }
     }
     assert results["students"].kinds[DELETES].cause == WAITS
