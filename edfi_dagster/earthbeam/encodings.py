@@ -24,6 +24,9 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _WITHOUT_MARK = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
+_OF_SEVERAL_BYTES = frozenset({*_WITHOUT_MARK, "utf-16", "utf-32"})
+# The zero bytes are the rest of the line end before it.
+_ASCII_LINE = re.compile(rb"\0{0,3}[\t\x20-\x7e]{3,}\r?\n?")
 # Of a file with columns, at least so many characters are ASCII: separators, digits, line ends.
 _LEAST_ASCII = 0.1
 # More zero bytes than this share are those of UTF-16 that was cut or added to.
@@ -51,7 +54,7 @@ def encoding_of(file: Path, declared: str | None = None) -> str:
     begin = _begin(file)
     marked = next((name for mark, name in _MARKS if begin.startswith(mark)), None)
     if marked is not None:
-        return _checked(file, marked, "is what its byte order mark says")
+        return _in_one_encoding(file, _checked(file, marked, "is what its byte order mark says"))
     zeros = sum(piece.count(b"\0") for piece in _pieces(file))
     if said is not None and said not in _DECIDED_BY_BYTES:
         if begin and not zeros and said.startswith(("utf-16", "utf-32")):
@@ -80,6 +83,8 @@ def write_as_utf_8(file: Path, encoding: str, to: Path) -> None:
         file.open(encoding=encoding, newline="") as text,
         to.open("w", encoding=UTF_8, newline="") as out,
     ):
+        # Programs that join files leave a second mark at the beginning: it would be part of the first column's name.
+        out.write(text.read(_CHUNK).lstrip("\ufeff"))
         while piece := text.read(_CHUNK):
             out.write(piece)
 
@@ -102,7 +107,7 @@ def _with_zeros(file: Path, *, is_utf_8: bool) -> str:
     """UTF-16 or UTF-32 without a mark; else UTF-8 in which a zero byte happens to stand."""
     for name in _WITHOUT_MARK:
         if _is_text_in(file, name):
-            return name
+            return _in_one_encoding(file, name)
     if is_utf_8:
         return UTF_8
     raise EncodingError(f"{file} holds zero bytes and is neither UTF-8, UTF-16 nor UTF-32; {_REMEDY}")
@@ -119,6 +124,20 @@ def _is_text_in(file: Path, name: str) -> bool:
     except UnicodeDecodeError:
         return False
     return plain >= characters * _LEAST_ASCII
+
+
+def _in_one_encoding(file: Path, name: str) -> str:
+    """``name``, unless a line of a file in UTF-16 or UTF-32 has bytes of ASCII alone, as a program leaves that adds UTF-8 to it.
+
+    Decoded, such lines would be a few strange characters, and their rows lost.
+    """
+    if name not in _OF_SEVERAL_BYTES:
+        return name
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if _ASCII_LINE.fullmatch(line):
+                raise EncodingError(f"{file} is {name}, but line {number} is not; save all of it as UTF-8")
+    return name
 
 
 def _eight_bits(file: Path, first: int) -> str:

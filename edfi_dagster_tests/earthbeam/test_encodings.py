@@ -135,6 +135,26 @@ def test_zero_bytes_in_no_form_of_unicode_are_an_error(content: bytes, tmp_path:
         encoding_of(written(tmp_path, content))
 
 
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize(
+    "added", ["7,Ada\n", "7,Ada Lovelace\r\n8,Núñez\r\n9,Grace!", "7,Ada\n8,Bo\n9,Zoë\n"]
+)
+def test_rows_in_utf_8_that_were_added_to_a_file_in_utf_16_are_an_error(
+    codec: str, added: str, tmp_path: Path
+) -> None:
+    """As `Add-Content` of PowerShell does. Half of such files can be decoded as UTF-16 to their end."""
+    before, between = NAMES.encode(codec), PLAIN.encode(codec)
+    for content in (before + added.encode(), before + added.encode() + between, added.encode() + between):
+        with pytest.raises(EncodingError, match=r"save (all of )?it as UTF-8"):
+            encoding_of(written(tmp_path, content))
+
+
+def test_a_second_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> None:
+    file = written(tmp_path, codecs.BOM_UTF8 * 2 + NAMES.encode())
+    write_as_utf_8(file, encoding_of(file), tmp_path / "copy" / "in.csv")
+    assert (tmp_path / "copy" / "in.csv").read_bytes() == NAMES.encode()
+
+
 @pytest.mark.parametrize(
     ("content", "declared", "encoding"),
     [
