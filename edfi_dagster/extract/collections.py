@@ -43,14 +43,16 @@ class Collections:
         """Whether a record may leave the collection without a tombstone, also where the ODS lets them be read.
 
         It does when the value of a filter changes. For a part of the natural key that is a key change, which is read.
-        And the ODS hides the tombstone of a record whose key lives again: without its key, nothing tells of that.
+        And an ODS with key changes hides the tombstone of a record whose key lives again: without its key, nothing tells
+        of that. An older ODS hides none.
         """
         if endpoint.is_descriptor:
             return False  # read whole whenever their count differs
         is_key_known = bool(endpoint.key) and (
             not endpoint.key_can_change or self.reads_key_changes(endpoint)
         )
-        if not (self.reads_deletes(endpoint) and is_key_known):
+        hides_tombstones = self._has_key_changes(endpoint) and not is_key_known
+        if hides_tombstones or not self.reads_deletes(endpoint):
             return True
         told = {name.lower() for name in endpoint.key}
         return any(name.lower() not in told for name in self.filters(endpoint))
@@ -59,6 +61,9 @@ class Collections:
         """Whether key changes of the endpoint are to be read."""
         if not endpoint.has_changes or not self._session.settings.extract.get_key_changes:
             return False
+        return self._has_key_changes(endpoint)
+
+    def _has_key_changes(self, endpoint: Endpoint) -> bool:
         return self._session.abilities.key_changes or bool(self.published.has_key_changes(endpoint.path))
 
     def open(self, endpoint: Endpoint, kind: RecordKind = RECORDS) -> Collection:

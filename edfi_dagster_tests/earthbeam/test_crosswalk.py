@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 import pytest
 import zstandard
@@ -27,7 +28,8 @@ def make_bench(bundles: MakeBundleBench, tmp_path: Path) -> MakeBench:
     """A bench whose file has a column that only counts, and one of state ids."""
     tool = tmp_path / "earthmover"
     tool.write_text(
-        f'#!/bin/sh\necho run >> {tmp_path}/runs\nexec {sys.executable} {crosswalk_stand_in.__file__} "$@"\n'
+        f"#!/bin/sh\necho run >> {quote(str(tmp_path / 'runs'))}\n"
+        f'exec {quote(sys.executable)} {quote(str(crosswalk_stand_in.__file__))} "$@"\n'
     )
     tool.chmod(0o755)
 

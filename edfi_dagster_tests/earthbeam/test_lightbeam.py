@@ -152,13 +152,13 @@ def test_an_ods_that_was_restored_is_sent_everything_again(bundles: MakeBundleBe
         lightbeam.send()
         target = lightbeam.lightbeam.target
         after = bench.store.newest
-        lightbeam.lightbeam.state.save(bench.lake, "state.zst", target.identity, after)
+        lightbeam.lightbeam.state.save(bench.lake, "state.zst", target, after)
         other = replace(lightbeam.lightbeam.state, folder=tmp_path / "other")
-        assert other.load(bench.lake, "state.zst", target.identity, after + 5)
+        assert other.load(bench.lake, "state.zst", target, after + 5)
         assert len(other.statuses("studentAssessments")) == 3
         bench.store.restore("first")
         older = replace(lightbeam.lightbeam.state, folder=tmp_path / "older")
-        assert not older.load(bench.lake, "state.zst", target.identity, bench.store.newest)
+        assert not older.load(bench.lake, "state.zst", target, bench.store.newest)
         assert older.statuses("studentAssessments") == {}
 
 
