@@ -54,7 +54,7 @@ class Collections:
         hides_tombstones = self._has_key_changes(endpoint) and not is_key_known
         if hides_tombstones or not self.reads_deletes(endpoint):
             return True
-        told = {name.lower() for name in endpoint.key}
+        told = {name.lower() for name in endpoint.key} if is_key_known else set()
         return any(name.lower() not in told for name in self.filters(endpoint))
 
     def reads_key_changes(self, endpoint: Endpoint) -> bool:
